@@ -1,0 +1,72 @@
+"""BIAS01 and BIAS02: offset structure and read-out noise, forward and with reversed parallel clocks."""
+
+from __future__ import annotations
+
+from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Options, Subtask, Test, prep
+
+#: Summing-well width and delay that go with a read mode, us (test catalogue, section 4).
+SUMMING_WELL = {
+    "fwd_bas": (8.4, 5.625),
+    "fwd_e2v": (7.15, 6.725),
+    "rwd_bas_v": (8.4, 5.625),
+    "rwd_bas_s": (6.5, 0.175),
+    "rwd_bas_vs": (6.5, 0.175),
+}
+
+
+class BasicOptions(Options):
+    """Read noise and its parts, offset model, profiles."""
+
+    clip_sigma: float = 5.0
+    model_degree: int = 3  # of the 2-D offset model
+    spectrum: bool = True
+
+
+class MetaOptions(Options):
+    """Master bias."""
+
+    clip_sigma: float = 3.0
+    clip_iterations: int = 3
+
+
+def _columns(name: str, rdmode: str):
+    width, delay = SUMMING_WELL[rdmode]
+    keys = {"test": name, "shuttr": 0, "comments": "BIAS", "rdmode": rdmode, "swellw": width, "swelldly": delay}
+    return lambda chamber: [Column(10, keys)]
+
+
+_PREP = prep(offset="smooth", scan="pre")
+_NEEDS = (Need("mask"), Need("dq"), Need("gain"))
+_SUBTASKS = (
+    HK,
+    CHECK,
+    _PREP,
+    Subtask("basic", after=("check",), options=BasicOptions, needs=_NEEDS, mem_mb=1500),
+    Subtask("meta", after=("check", "basic"), options=MetaOptions, needs=_NEEDS, mem_mb=1800),
+)
+
+FAMILY = Family(
+    "bias",
+    (
+        Test(
+            "BIAS01",
+            "BIAS01",
+            "bias",
+            _columns("BIAS01", "fwd_bas"),
+            title="Offset structure and read-out noise, nominal read mode",
+            purpose="Offset level, drift and structure of every quadrant, read-out noise and its parts, and the "
+            "master bias used by other tests.",
+            subtasks=_SUBTASKS,
+        ),
+        Test(
+            "BIAS02",
+            "BIAS02",
+            "bias",
+            _columns("BIAS02", "rwd_bas_v"),
+            title="Offset structure and read-out noise, reversed parallel clocks",
+            purpose="As BIAS01 with the parallel clocks reversed, which keeps charge of the image area out of the "
+            "read-out: the difference to BIAS01 is spurious charge and read-out dark signal.",
+            subtasks=_SUBTASKS,
+        ),
+    ),
+)
