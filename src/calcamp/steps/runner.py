@@ -1,0 +1,394 @@
+"""What every step shares: arguments, the context given to a task, the record that ends it.
+
+A step is one process: one sub-task of one test on one CCD (or on the block). It reads the manifest
+and the raw frames, calls `calcamp.analysis`, writes tables and products to ``DIR.part``, renames it
+to ``DIR`` and last writes ``DIR/<subtask>.json``: the record, which the rule declares as its output.
+
+Bad data are not failures: they become flags, NaN and a report that says so. A fault of the programme
+is named with the exposure that was being read and ends the step with exit 1; `calcamp.steps.crashed`
+then writes a record that says so, and the rest of the session goes on.
+
+Standard library only until a task runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from calcamp.data.files import read_json, sha256, write_json
+from calcamp.detector.geometry import QUADRANTS, Detector
+
+RECORD_SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One exposure of the test, as the manifest lists it."""
+
+    obsid: int
+    column: int
+    frame: int
+    folder: Path
+    values: dict  # the EXP-LOG row, by column name
+    hk: str | None  # house-keeping file, relative to `folder`
+    files: dict[int, dict]  # ccd -> {name, size, sha256}; a CCD without a file is absent
+
+
+@dataclass
+class Context:
+    """What a task gets: the test, its exposures, its options, and the ways to leave results.
+
+    Attributes
+    ----------
+    test, subtask, family, block, serial : str
+    ccd : int or None
+        None for a sub-task of the whole block.
+    detector : Detector
+    options : dict
+        Options of this sub-task, complete (defaults filled in).
+    prep_options : dict
+        Options of image preparation of this test, used by `prepared`.
+    products : dict
+        Calibration products named for this test: kind -> {"path", "sha256", ...}.
+    exposures : list of Exposure
+        All that were found, in order of acquisition.
+    into : Path
+        The part folder that tables and products go to.
+    """
+
+    test: str
+    subtask: str
+    family: str
+    ccd: int | None
+    detector: Detector
+    options: dict
+    prep_options: dict
+    products: dict
+    exposures: list[Exposure]
+    folder: Path  # final place of the results of this sub-task
+    into: Path
+    job: dict
+    manifest: dict
+    current: int | None = None  # OBSID being read: named if the step crashes
+    tables: list[dict] = field(default_factory=list)
+    made: list[dict] = field(default_factory=list)
+    flags: list[dict] = field(default_factory=list)
+    excluded: list[dict] = field(default_factory=list)
+    notes: dict = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    _cache: dict = field(default_factory=dict)
+
+    @property
+    def block(self) -> str:
+        return self.job.get("block", "UNKNOWN")
+
+    @property
+    def serial(self) -> str:
+        """Serial number of this CCD from the block YAML."""
+        return self.job.get("serial") or "unknown"
+
+    # ---- reading ---------------------------------------------------------------------------------
+    def sibling(self, subtask: str, ccd: int | None = None) -> Path:
+        """Folder of another sub-task of this test on the same CCD (or on `ccd`)."""
+        if ccd is None:
+            return self.folder.parent / subtask
+        return self.folder.parent.parent / f"ccd{ccd}" / subtask
+
+    def rows(self, subtask: str, subject: str, ccd: int | None = None) -> list[dict]:
+        """Rows of a table that another sub-task wrote, NaN as None; empty when it has none."""
+        from calcamp.data.tables import table_rows
+
+        path = self.sibling(subtask, ccd) / f"{subject}.ecsv"
+        return table_rows(path) if path.is_file() else []
+
+    def selection(self) -> dict[tuple[int, str], str]:
+        """(obsid, quadrant) -> cause, for the frames that `check` or the analyst left out."""
+        if "selection" not in self._cache:
+            self._cache["selection"] = {
+                (row["obsid"], row["quadrant"]): row["cause"] or "left out"
+                for row in self.rows("check", "selection")
+                if not row["use"]
+            }
+        return self._cache["selection"]
+
+    def used(self, quadrant: str, column: int | None = None) -> list[Exposure]:
+        """Exposures whose `quadrant` may be measured, optionally of one column."""
+        out = self.selection()
+        return [
+            e
+            for e in self.exposures
+            if (e.obsid, quadrant) not in out and (column is None or e.column == column)
+        ]
+
+    def readable(self) -> list[Exposure]:
+        """Exposures of which at least one quadrant may be measured."""
+        out = self.selection()
+        return [e for e in self.exposures if any((e.obsid, q) not in out for q in QUADRANTS)]
+
+    def read(self, exposure: Exposure, ccd: int | None = None):
+        """Raw frame of `exposure`: `calcamp.data.raw.Raw` (data uint16, stored orientation; header).
+
+        Raises `calcamp.data.raw.RawError` when the file is missing, truncated or of another shape.
+        """
+        from calcamp.data.raw import RawError, find_raw, read_raw
+
+        ccd = self.ccd if ccd is None else ccd
+        self.current = exposure.obsid
+        known = exposure.files.get(ccd)
+        if known is None:
+            raise RawError("missing", f"OBSID {exposure.obsid} CCD{ccd}: no FITS file")
+        path = exposure.folder / known["name"]
+        if not path.is_file():
+            path = find_raw(exposure.folder, Path(known["name"]).name.split(".fits")[0]) or path
+        return read_raw(path, self.detector)
+
+    def product(self, kind: str) -> dict | None:
+        """The calibration product of a kind named for this test, None when none is."""
+        return self.products.get(kind)
+
+    def dq_plane(self):
+        """Data-quality plane of this CCD from the mask and DQ products named, or None.
+
+        uint32, stored orientation, shape of a frame. The serial was compared with the block YAML's.
+        """
+        if "dq" not in self._cache:
+            from calcamp.data.products import load_mask
+
+            plane = None
+            for kind in ("mask", "dq"):
+                product = self.product(kind)
+                if product and self.prep_options.get("use_mask", True):
+                    bits, _ = load_mask(Path(product["path"]), self.detector, serial=self.serial)
+                    plane = bits if plane is None else plane | bits
+            self._cache["dq"] = plane
+        return self._cache["dq"]
+
+    def bias_frame(self):
+        """Master bias of this CCD (float32, stored orientation) or None."""
+        if "bias" not in self._cache:
+            from calcamp.data.products import load_bias
+
+            product = self.product("bias") if self.prep_options.get("use_bias", True) else None
+            self._cache["bias"] = (
+                load_bias(Path(product["path"]), self.detector, serial=self.serial, offset_method=self.prep_options["offset"])
+                if product
+                else None
+            )
+        return self._cache["bias"]
+
+    def gains(self) -> dict[str, tuple[float, float | None, bool]]:
+        """quadrant -> (gain e-/ADU, its error, nominal?) of this CCD.
+
+        Without a measured gain the detector's nominal one, with ``nominal`` True: results say so.
+        """
+        product = self.products.get("gain")
+        if product:
+            from calcamp.data.products import load_gain
+
+            table = load_gain(product["numbers"] if "numbers" in product else Path(product["path"]))
+            found = {q: table[(self.ccd, q)] for q in QUADRANTS if (self.ccd, q) in table}
+            if len(found) == len(QUADRANTS):
+                return {q: (gain, err, False) for q, (gain, err) in found.items()}
+        return {q: (self.detector.nominal_gain, None, True) for q in QUADRANTS}
+
+    def prepared(self, exposure: Exposure, ccd: int | None = None):
+        """Prepared image of `exposure` (`calcamp.analysis.prepare.Prepared`), as rule `prep` would write it."""
+        from calcamp.analysis.prepare import prepare
+
+        raw = self.read(exposure, ccd)
+        return prepare(
+            raw.data,
+            self.detector,
+            self.prep_options,
+            dq=self.dq_plane(),
+            bias=self.bias_frame(),
+            vstart=int(exposure.values.get("vstart") or 0),
+            vend=int(exposure.values.get("vend") or self.detector.commanded_rows),
+        )
+
+    # ---- leaving results -------------------------------------------------------------------------
+    def write_table(self, subject: str, columns: dict, units: dict | None = None, descriptions: dict | None = None, meta: dict | None = None) -> None:
+        """Write ``<subject>.ecsv``: a long table, keys first."""
+        from calcamp.data.tables import write_table
+
+        name = f"{subject}.ecsv"
+        write_table(self.into / name, columns, units=units or {}, meta=meta or {}, descriptions=descriptions or {})
+        self.tables.append({"subject": subject, "file": name})
+
+    def write_product(self, kind: str, name: str, images: list, header: dict | None = None, **keys) -> None:
+        """Write ``products/<name>`` (FITS) with provenance; `kind` and `keys` let others find it.
+
+        `images` is a list of (EXTNAME, array in stored orientation, unit, extra header cards).
+        """
+        from calcamp import __version__
+        from calcamp.data.fitsfile import write_product
+
+        cards = {
+            "BLOCKID": self.block,
+            "CHAMBER": self.job.get("chamber", ""),
+            "TEST": self.test,
+            "SUBTASK": self.subtask,
+            "CCD": f"CCD{self.ccd}",
+            "CCD_SN": self.serial,
+            "OBSFIRST": self.exposures[0].obsid if self.exposures else -1,
+            "OBSLAST": self.exposures[-1].obsid if self.exposures else -1,
+            "CALCAMP": __version__,
+            **(header or {}),
+        }
+        folder = self.into / "products"
+        folder.mkdir(exist_ok=True)
+        write_product(folder / name, cards, images)
+        self.made.append({"kind": kind, "file": f"products/{name}", "ccd": self.ccd, "serial": self.serial, **keys})
+
+    def flag(self, name: str, cause: str, **scope) -> None:
+        """Raise a flag with its cause; scope as ccd, quadrant, column, obsid."""
+        if self.ccd is not None:
+            scope.setdefault("ccd", self.ccd)
+        self.flags.append({"name": name, "cause": cause, "scope": scope})
+
+    def exclude(self, obsid: int, cause: str, quadrant: str | None = None, by: str = "rule") -> None:
+        """Note that a frame, or one quadrant of it, was left out, and why."""
+        self.excluded.append({"obsid": obsid, "ccd": self.ccd, "quadrant": quadrant, "cause": cause, "by": by})
+
+    def progress(self, done: int, total: int) -> None:
+        """One line in the step's log."""
+        print(f"{self.test} {self.subtask}{f' CCD{self.ccd}' if self.ccd else ''}: {done}/{total}", flush=True)
+
+
+Task = Callable[[Context], None]
+
+
+def load_exposures(manifest: dict) -> Iterator[Exposure]:
+    """Exposures of a manifest, in order."""
+    for item in manifest["exposures"]:
+        yield Exposure(
+            obsid=item["obsid"],
+            column=item["column"],
+            frame=item["frame"],
+            folder=Path(item["day_folder"]),
+            values=item["log_row"],
+            hk=item.get("hk"),
+            files={int(ccd): entry for ccd, entry in item.get("files", {}).items() if entry},
+        )
+
+
+def arguments(argv: list[str], family: str, names) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m calcamp.steps.{family}",
+        description="One sub-task of one test. Rules call it; it runs by hand too.",
+    )
+    parser.add_argument("subtask", choices=sorted(names))
+    parser.add_argument("--manifest", required=True, type=Path, help="manifest.json of the test")
+    parser.add_argument("--ccd", type=int, choices=(1, 2, 3), help="CCD; left out for a sub-task of the block")
+    parser.add_argument("--options", required=True, help="JSON (or @file) made by the plan: options, detector, products")
+    parser.add_argument("--into", required=True, type=Path, help="folder of the results")
+    parser.add_argument("--attempt", default="0", help="counter that the workflow raises after a crash")
+    return parser.parse_args(argv)
+
+
+def run(family: str, tasks: dict[str, Task], argv: list[str] | None = None) -> int:
+    """Run one task of a family from the command line; the ``main`` of every step module."""
+    args = arguments(sys.argv[1:] if argv is None else argv, family, tasks)
+    text = Path(args.options[1:]).read_text() if args.options.startswith("@") else args.options
+    return execute(family, args.subtask, tasks[args.subtask], args.manifest, args.ccd, json.loads(text), args.into, args.attempt)
+
+
+def execute(family, subtask, task, manifest_path, ccd, job, into, attempt="0") -> int:
+    """Run `task` and write its record. Returns the exit status."""
+    started = time.time()
+    manifest = read_json(manifest_path)
+    crash_note = into.parent / f"{into.name}.crash.json"
+    crash_note.unlink(missing_ok=True)
+    base = {"schema": RECORD_SCHEMA, "test": manifest["test"], "subtask": subtask, "ccd": ccd, "attempt": attempt, "job": job}
+    missing = _unusable(into, job.get("after", []))
+    if missing:
+        into.mkdir(parents=True, exist_ok=True)
+        write_json(into / f"{subtask}.json", {**base, "status": "skipped", "reason": missing, "minutes": 0.0})
+        return 0
+    part = into.parent / f"{into.name}.part"
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    ctx = Context(
+        test=manifest["test"],
+        subtask=subtask,
+        family=family,
+        ccd=ccd,
+        detector=Detector.from_dict(job["detector"]),
+        options=job.get("options", {}),
+        prep_options=job.get("prep_options", {}),
+        products=job.get("products", {}),
+        exposures=list(load_exposures(manifest)),
+        folder=into,
+        into=part,
+        job=job,
+        manifest=manifest,
+    )
+    try:
+        task(ctx)
+    except Exception as error:
+        if getattr(error, "is_input_error", False):
+            # A product of the wrong serial or shape: the message is all that a person needs.
+            detail, tail = str(error), ""
+        else:
+            detail, tail = f"{type(error).__name__}: {error}", traceback.format_exc()
+        where = f" while reading OBSID {ctx.current}" if ctx.current is not None else ""
+        print(f"{tail}{manifest['test']} {subtask}{f' CCD{ccd}' if ccd else ''} crashed{where}: {detail}", file=sys.stderr)
+        write_json(crash_note, {"obsid": ctx.current, "error": detail, "traceback": tail.splitlines()[-12:]})
+        shutil.rmtree(part, ignore_errors=True)
+        return 1
+    files = {str(p.relative_to(part)): sha256(p) for p in sorted(part.rglob("*")) if p.is_file()}
+    _swap(part, into)
+    write_json(
+        into / f"{subtask}.json",
+        {
+            **base,
+            "status": "done",
+            "reason": "",
+            "calcamp_version": _version(),
+            "minutes": (time.time() - started) / 60,
+            "files": files,
+            "tables": ctx.tables,
+            "products": ctx.made,
+            "flags": ctx.flags,
+            "excluded": ctx.excluded,
+            "notes": ctx.notes,
+            "inputs": {**{p["path"]: p.get("sha256") for p in ctx.products.values() if "path" in p}, **ctx.inputs},
+        },
+    )
+    return 0
+
+
+def _version() -> str:
+    from calcamp import __version__
+
+    return __version__
+
+
+def _unusable(into: Path, after: list[str]) -> str:
+    """Why this sub-task cannot run: an earlier one that it reads did not succeed."""
+    for name in after:
+        for record in (into.parent / name / f"{name}.json", into.parent.parent / "block" / name / f"{name}.json"):
+            if record.is_file():
+                status = read_json(record).get("status")
+                if status != "done":
+                    return f"{name} {status}"
+    return ""
+
+
+def _swap(part: Path, final: Path) -> None:
+    """Put `part` in the place of `final`; a reader never sees a mixture."""
+    old = final.parent / f"{final.name}.old"
+    shutil.rmtree(old, ignore_errors=True)
+    if final.exists():
+        os.replace(final, old)
+    os.replace(part, final)
+    shutil.rmtree(old, ignore_errors=True)
