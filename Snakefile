@@ -1,1 +1,62 @@
-# written next
+# calcamp: from raw FITS to reports, one session per run.
+#
+#   snakemake -n  --configfile config/sessions/D11.yaml      preview, complete before any data arrive
+#   snakemake -c4 --configfile config/sessions/D11.yaml      run; add --config mode=wait to wait for the data
+#
+# The meaning of the session is in `P` (calcamp.campaign.plan); rule files only build names.
+import sys
+
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from calcamp.campaign import plan
+
+min_version("9.20")
+
+try:
+    P = plan.load(workflow.configfiles, workflow.config_settings.overwrite_config)
+except Exception as error:
+    if not getattr(error, "is_input_error", False):
+        raise
+    raise WorkflowError(str(error)) from None
+
+PY = f"{sys.executable} -m calcamp.steps"
+
+
+pathvars:
+    results=str(P.results.root),
+    logs=str(P.results.root / "logs"),
+    benchmarks=str(P.results.root / "benchmarks"),
+
+
+wildcard_constraints:
+    test=P.pattern(),
+    ccd="[123]",
+
+
+onstart:
+    try:
+        P.write_run()
+    except Exception as error:
+        if not getattr(error, "is_input_error", False):
+            raise
+        raise WorkflowError(str(error)) from None
+
+
+onerror:
+    shell("{PY}.summary --results {P.results.root:q} --ended-with-errors || true")
+
+
+rule all:
+    default_target: True
+    input:
+        "<results>/summary.json",
+        expand("<results>/{test}/.accepted", test=P.tests),
+
+
+include: "rules/acquire.smk"
+include: "rules/check.smk"
+include: "rules/prep.smk"
+include: "rules/report.smk"
+include: "rules/bias.smk"
+include: "rules/dark.smk"

@@ -1,0 +1,72 @@
+# From measurements to a verdict, a report and the summary of the session.
+
+
+rule judge:
+    input:
+        manifest="<results>/{test}/manifest.json",
+        records=lambda wc: P.records(wc.test),
+    output:
+        "<results>/{test}/verdict.json",
+    log:
+        "<logs>/{test}_judge.log",
+    benchmark:
+        "<benchmarks>/{test}_judge.tsv"
+    priority: lambda wc: 20 + P.priority(wc.test)
+    threads: 1
+    resources:
+        mem_mb=800,
+        runtime=5,
+    params:
+        digest=lambda wc: P.judging_digest(wc.test),
+        plan=lambda wc: P.plan_path(wc.test),
+    shell:
+        "{PY}.judge --plan {params.plan:q} --folder <results>/{wildcards.test} > {log:q} 2>&1"
+
+
+rule report:
+    input:
+        "<results>/{test}/verdict.json",
+    output:
+        pdf="<results>/{test}/{test}_report.pdf",
+        html="<results>/{test}/{test}_report.html",
+    log:
+        "<logs>/{test}_report.log",
+    benchmark:
+        "<benchmarks>/{test}_report.tsv"
+    priority: lambda wc: 20 + P.priority(wc.test)
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    shell:
+        "{PY}.report --folder <results>/{wildcards.test} > {log:q} 2>&1"
+
+
+# The last word on a test: the run ends with an error when a sub-task crashed, after its report was made.
+rule conclude:
+    input:
+        "<results>/{test}/verdict.json",
+        "<results>/{test}/{test}_report.pdf",
+    output:
+        "<results>/{test}/.accepted",
+    log:
+        "<logs>/{test}_conclude.log",
+    priority: 100
+    localrule: True
+    threads: 1
+    shell:
+        "{PY}.conclude --verdict {input[0]:q} --into {output:q} > {log:q} 2>&1"
+
+
+rule summary:
+    input:
+        expand("<results>/{test}/verdict.json", test=P.tests),
+        expand("<results>/{test}/{test}_report.pdf", test=P.tests),
+    output:
+        "<results>/summary.json",
+    log:
+        "<logs>/summary.log",
+    localrule: True
+    threads: 1
+    shell:
+        "{PY}.summary --results <results> > {log:q} 2>&1"

@@ -1,0 +1,547 @@
+"""The meaning of a session: which sub-tasks run, on what, with which options, limits and products.
+
+`load` is all that the Snakefile calls. Everything that a rule needs to know comes from `Plan`; rule
+files only build names. Standard library and pydantic: the Snakefile is parsed by every job.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from calcamp.campaign.core import CampaignError, Subtask, Test, find_test
+from calcamp.campaign.structure import expected_keys
+from calcamp.config import lookup
+from calcamp.data import elvis
+from calcamp.data.files import read_json, sha256
+from calcamp.detector.geometry import CCDS, Detector
+from calcamp.paths import Results, workflow_root
+
+#: A pattern that matches no test: the constraint of a family that the session does not use.
+NOTHING = r"(?!)"
+#: Sub-tasks that every test gets.
+ALWAYS = ("hk", "check")
+
+
+class PlanError(CampaignError):
+    """The session asks for something that cannot be; the text names it and says what to do."""
+
+    is_input_error = True
+
+
+def runnable_families() -> set[str]:
+    """Families that have a rule file: only their tests can be analysed."""
+    return {path.stem for path in (workflow_root() / "rules").glob("*.smk")}
+
+
+@dataclass(frozen=True)
+class PlannedTest:
+    """One entry of the session."""
+
+    name: str  # as in the YAML, e.g. BIAS02.2
+    test: Test
+    occurrence: int  # this is the k-th entry of the test in the session ...
+    entries: int  # ... of so many
+    asked: tuple[str, ...]  # sub-tasks named in `do`, in the test's order
+    subtasks: tuple[str, ...]  # asked ones and those they read, in the test's order
+    entry: object = field(repr=False)  # the session's own entry
+
+    def planned(self) -> list[Subtask]:
+        return [self.test.subtask(name) for name in self.subtasks]
+
+
+def split_name(name: str) -> tuple[str, int | None]:
+    """``BIAS02.2`` -> (``BIAS02``, 2); a name without a tag has None."""
+    match = re.fullmatch(r"(.+?)\.(\d+)", name)
+    return (match[1], int(match[2])) if match else (name, None)
+
+
+def _with_needed(test: Test, asked: list[str]) -> list[str]:
+    """`asked` and everything it reads, in the order in which the test declares its sub-tasks."""
+    wanted, todo = set(), list(asked) + [n for n in ALWAYS if any(s.name == n for s in test.subtasks)]
+    while todo:
+        name = todo.pop()
+        if name not in wanted:
+            wanted.add(name)
+            todo.extend(test.subtask(name).after)
+    return [s.name for s in test.subtasks if s.name in wanted]
+
+
+def _asked(test: Test, do, check_only: bool) -> list[str]:
+    if check_only:
+        names = [s.name for s in test.subtasks if s.name in ("check", "lock")]
+    elif do == "all":
+        names = [s.name for s in test.subtasks if s.production]
+    else:
+        chosen = {test.subtask(name).name for name in do}
+        names = [s.name for s in test.subtasks if s.name in chosen]
+    return names
+
+
+class Plan:
+    """What will run in a session.
+
+    Parameters
+    ----------
+    session, block, chamber, detector, limits
+        Loaded by `calcamp.config.lookup`.
+    """
+
+    def __init__(self, session, block, chamber, detector: Detector, limits):
+        self.session, self.block, self.chamber, self.detector, self.limits = (
+            session,
+            block,
+            chamber,
+            detector,
+            limits,
+        )
+        self.results = Results(session.results_root, session.session)
+        self.tests: dict[str, PlannedTest] = {}
+        problems = []
+        can_run = runnable_families()
+        names = [split_name(name)[0] for name in session.tests]
+        seen: dict[str, int] = {}
+        for name, entry in session.tests.items():
+            base = split_name(name)[0]
+            try:
+                test = find_test(base)
+                if test.family not in can_run:
+                    raise CampaignError(f"{base} has no analysis in this version of calcamp")
+                asked = _asked(test, entry.do, session.check_only)
+                planned = _with_needed(test, asked)
+                for subtask in entry.options:
+                    if test.subtask(subtask).name not in planned and subtask != "prep":
+                        raise CampaignError(
+                            f"options are given for {subtask}, which is not among the sub-tasks asked for"
+                        )
+            except CampaignError as error:
+                problems.append(f"{session.path}: tests.{name}: {error}")
+                continue
+            seen[base] = seen.get(base, 0) + 1
+            self.tests[name] = PlannedTest(
+                name, test, seen[base], names.count(base), tuple(asked), tuple(planned), entry
+            )
+        for name in self.tests:
+            try:
+                for subtask in (*self.tests[name].subtasks, "prep"):
+                    self.options(name, subtask)
+                self.columns(name)
+            except Exception as error:
+                if not isinstance(error, CampaignError) and not getattr(error, "is_input_error", False):
+                    raise
+                problems.append(f"{session.path}: tests.{name}: {error}")
+        if problems:
+            raise PlanError("\n".join(problems))
+
+    # ---- what the rules ask ----------------------------------------------------------------------
+    def pattern(self, family: str | None = None, subtask: str | None = None) -> str:
+        """Regular expression of the test names of a family that run `subtask`: the wildcard constraint."""
+        names = [
+            re.escape(p.name)
+            for p in self.tests.values()
+            if (family is None or p.test.family == family) and (subtask is None or subtask in p.subtasks)
+        ]
+        return "|".join(names) or NOTHING
+
+    def family(self, name: str) -> str:
+        return self.tests[name].test.family
+
+    def priority(self, name: str) -> int:
+        return self.tests[name].entry.priority
+
+    def gate_priority(self, name: str) -> int:
+        """Gates start in the order of the session."""
+        return 10_000 - list(self.tests).index(name)
+
+    def after(self, name: str, subtask: str, ccd: str | None) -> list[str]:
+        """Records that `subtask` reads."""
+        return [
+            path
+            for needed in self.tests[name].test.subtask(subtask).after
+            for path in self._records(name, needed, ccd)
+        ]
+
+    def _records(self, name: str, subtask: str, ccd: str | int | None = None) -> list[str]:
+        """Records of a sub-task: of one CCD, or of all when `ccd` is None."""
+        if self.tests[name].test.subtask(subtask).scope == "block":
+            return [str(self.results.record(name, subtask, None))]
+        return [str(self.results.record(name, subtask, n)) for n in ((int(ccd),) if ccd else CCDS)]
+
+    def records(self, name: str) -> list[str]:
+        """Records of all sub-tasks of a test: what its verdict reads."""
+        return [path for subtask in self.tests[name].subtasks for path in self._records(name, subtask)]
+
+    def resource(self, name: str, subtask: str, key: str) -> int:
+        return getattr(self.tests[name].test.subtask(subtask), key)
+
+    def options(self, name: str, subtask: str) -> dict:
+        """Options of a sub-task, complete and checked."""
+        from pydantic import ValidationError
+
+        planned = self.tests[name]
+        declared = (
+            planned.test.subtask(subtask) if any(s.name == subtask for s in planned.test.subtasks) else None
+        )
+        if declared is None:
+            return {}
+        given = {}
+        for key, value in planned.entry.options.items():
+            if planned.test.subtask(key).name == declared.name:
+                given = value
+        try:
+            return declared.options(**given).model_dump()
+        except ValidationError as error:
+            import difflib
+
+            fields = list(declared.options.model_fields)
+            lines = []
+            for item in error.errors():
+                key = ".".join(map(str, item["loc"]))
+                if item["type"] == "extra_forbidden":
+                    close = difflib.get_close_matches(key, fields, n=1)
+                    hint = (
+                        f"did you mean {close[0]}?"
+                        if close
+                        else f"it has {', '.join(fields) or 'no options'}"
+                    )
+                    lines.append(f"options.{subtask}.{key}: no such option; {hint}")
+                else:
+                    lines.append(f"options.{subtask}.{key}: {item['msg']} (found {item['input']!r})")
+            raise PlanError("\n".join(lines)) from None
+
+    def columns(self, name: str) -> list:
+        """Declared columns of a test, evaluated against the chamber."""
+        return self.tests[name].test.columns(self.chamber)
+
+    def products(self, name: str, subtask: str, ccd: int | None) -> dict:
+        """Calibration products named for a test: kind -> {path, sha256} of this CCD."""
+        planned = self.tests[name]
+        needs = {
+            need.kind: need
+            for s in (planned.test.subtask(subtask), *_prep_of(planned.test))
+            for need in s.needs
+        }
+        found = {}
+        for kind in needs:
+            # The closest wins: the test's entry, the session, the block.
+            for source in (planned.entry.products, self.session.products, self.block.products):
+                product = lookup.product(source, kind, ccd=ccd, wavelength=planned.test.wavelength)
+                if product is not None:
+                    found[kind] = (
+                        product
+                        if "numbers" in product
+                        else {**product, "sha256": self._checksum(product["path"])}
+                    )
+                    break
+        return found
+
+    def _checksum(self, path: str) -> str:
+        if path not in self._checksums:
+            if not Path(path).is_file():
+                raise PlanError(
+                    f"{path}: calibration product not found; correct the path in the block or session YAML"
+                )
+            self._checksums[path] = sha256(path)
+        return self._checksums[path]
+
+    @cached_property
+    def _checksums(self) -> dict[str, str]:
+        return {}
+
+    def job(self, name: str, subtask: str, ccd: str | int | None = None) -> str:
+        """All that decides the result of a sub-task, as JSON: the parameters of its rule.
+
+        Nothing else is in it: no paths of results, no mode, no time-outs, so changing those re-runs nothing.
+        """
+        planned = self.tests[name]
+        declared = planned.test.subtask(subtask)
+        ccd = int(ccd) if ccd else None
+        job = {
+            "version": declared.version,
+            "detector": self.detector.as_dict(),
+            "block": self.block.block,
+            "chamber": self.chamber.chamber,
+            "serial": self.serial(ccd),
+            "options": self.options(name, subtask),
+            "prep_options": self.options(name, "prep"),
+            "products": self.products(name, subtask, ccd) if declared.needs else {},
+            "after": list(declared.after),
+        }
+        if subtask == "check":
+            job["exclude"] = self.exclusions(name, ccd)
+            job["shutter_closed"] = {
+                n: not c.keys.get("shuttr", 1) for n, c in enumerate(self.columns(name), 1)
+            }
+        if subtask == "hk":
+            job["commanded"] = sorted({k: v.get("commanded") for k, v in self.hk_keys().items()}.items())
+        return json.dumps(job, sort_keys=True, separators=(",", ":"))
+
+    def hk_keys(self) -> dict[str, dict]:
+        """House-keeping keys with limits: key -> limits entry (with its commanded partner)."""
+        return lookup.hk_limits(self.limits)
+
+    def serial(self, ccd: int | None) -> str | None:
+        return getattr(self.block.hardware, f"ccd{ccd}") if ccd else None
+
+    def equipment(self) -> dict[str, str]:
+        """Serials as the EXP-LOG should show them."""
+        hardware = self.block.hardware
+        return {
+            f"sn_{key}": getattr(hardware, key)
+            for key in ("ccd1", "ccd2", "ccd3", "roe", "rpsu")
+            if getattr(hardware, key)
+        }
+
+    def exclusions(self, name: str, ccd: int | None = None) -> list[dict]:
+        """Frames left out by hand: [{obsid, ccd, quadrant, cause}], those of `ccd` when given."""
+        found = []
+        for key, reason in self.tests[name].entry.exclude.items():
+            *scope, obsid = str(key).split("/")
+            of_ccd = next((int(s[3:]) for s in scope if s.upper().startswith("CCD")), None)
+            quadrant = next((s for s in scope if s in "EFGH"), None)
+            if ccd is None or of_ccd in (None, ccd):
+                found.append({"obsid": int(obsid), "ccd": of_ccd, "quadrant": quadrant, "cause": reason})
+        return found
+
+    # ---- state on disk that decides a re-run -----------------------------------------------------
+    def attempt(self, name: str, subtask: str, ccd: str | int | None = None) -> str:
+        """Counter in the parameters of a rule: one more after a crash, so the next run tries it again."""
+        record = self.results.record(name, subtask, int(ccd) if ccd else None)
+        try:
+            state = read_json(record)
+        except (OSError, ValueError):
+            return "0"
+        attempt = str(state.get("attempt", "0"))
+        return str(int(attempt) + 1) if state.get("status") == "crashed" else attempt
+
+    def look(self, name: str) -> str:
+        """Counter of the gate: one more when the next run should look at the data again.
+
+        That is when the test was incomplete and the EXP-LOG has other rows of it now, or when the content
+        of a raw file is not what the manifest says (size and time first, then the checksum).
+        """
+        try:
+            manifest = read_json(self.results.manifest(name))
+        except (OSError, ValueError):
+            return "0"
+        look = str(manifest.get("look", "0"))
+        return str(int(look) + 1) if self._stale(name, manifest) else look
+
+    def _stale(self, name: str, manifest: dict) -> bool:
+        if manifest["status"] != "complete" and self.rows_logged(name) != manifest.get("rows_logged"):
+            return True
+        for exposure in manifest["exposures"]:
+            for entry in exposure["files"].values():
+                if not entry:
+                    continue
+                path = Path(exposure["day_folder"]) / entry["name"]
+                try:
+                    status = path.stat()
+                except OSError:
+                    continue  # raw data moved away or on another disk: the results stay valid
+                if status.st_size != entry["size"]:
+                    return True
+                if status.st_mtime_ns != entry["mtime_ns"] and sha256(path) != entry["sha256"]:
+                    return True
+        return False
+
+    def folders(self, name: str) -> list[Path]:
+        """Day-folders that hold (or will hold) a test's data."""
+        entry = self.tests[name].entry
+        return entry.data_folders(self.session) if entry.data else self.session.data_folders()
+
+    def rows_logged(self, name: str) -> int:
+        """Number of lines of the EXP-LOGs that name the test: cheap, for telling whether to look again."""
+        needle = f"\t{self.tests[name].test.log_name}\t".encode()
+        total = 0
+        for folder in self.folders(name):
+            for path in sorted(folder.glob("EXP_LOG_*.txt")):
+                data = path.read_bytes()
+                total += data[: data.rfind(b"\n") + 1].count(needle)
+        return total
+
+    # ---- plan files: what the gate, the judge and the report read ---------------------------------
+    def structure(self, name: str) -> dict:
+        """Declared structure of a test as plain data."""
+        test = self.tests[name].test
+        columns = self.columns(name)
+        return {
+            "log_name": test.log_name,
+            "columns": [
+                {"frames": c.frames, "keys": expected_keys(c, elvis.SCRIPT_DEFAULTS)} for c in columns
+            ],
+            "waived": list(test.waived),
+            "colour_blind": test.colour_blind,
+            "equipment": self.equipment(),
+            "commanded": [dict(c.keys) for c in columns],
+        }
+
+    def limits_of(self, name: str) -> dict:
+        """Effective limits of a test."""
+        planned = self.tests[name]
+        rdmodes = {c.keys.get("rdmode", "fwd_bas") for c in self.columns(name)}
+        return self.limits.resolve(
+            planned.test.name,
+            rdmode=rdmodes.pop() if len(rdmodes) == 1 else None,
+            warm=planned.test.family == "warm",
+            block_overrides=self.block.limits,
+            session_overrides=planned.entry.limits,
+        )
+
+    def judging(self, name: str) -> dict:
+        """All that the verdict needs besides tables: changing it re-judges and re-measures nothing."""
+        planned = self.tests[name]
+        return {
+            "test": planned.test.name,
+            "name": name,
+            "family": planned.test.family,
+            "title": planned.test.title,
+            "purpose": planned.test.purpose,
+            "wavelength": planned.test.wavelength,
+            "warm": planned.test.family == "warm",
+            "session": self.session.session,
+            "block": self.block.block,
+            "chamber": self.chamber.chamber,
+            "elvis": self.session.elvis,
+            "serials": {k: v for k, v in self.block.hardware.model_dump().items() if k != "operator"},
+            "filled_in_by": self.session.filled_in_by,
+            "offsets": {str(ccd): dict(quads) for ccd, quads in self.block.offsets.items()},
+            "subtasks": list(planned.subtasks),
+            "asked": list(planned.asked),
+            "options": {s: self.options(name, s) for s in dict.fromkeys((*planned.subtasks, "prep"))},
+            "excluded": self.exclusions(name),
+            "limits": self.limits_of(name),
+            "limits_name": self.limits.name,
+            "limits_version": self.limits.version,
+            "structure": {k: v for k, v in self.structure(name).items() if k != "commanded"},
+        }
+
+    def judging_digest(self, name: str) -> str:
+        text = json.dumps(self.judging(name), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def plan_path(self, name: str) -> Path:
+        return self.results.root / "config" / "plan" / f"{name}.json"
+
+    def write_run(self) -> None:
+        """Before the first job of a run: plan files, and a copy of the configuration as used."""
+        import shutil
+        from datetime import UTC, datetime
+
+        from calcamp.data.files import write_json
+
+        self.refuse_absent_data()
+        stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+        copies = self.results.root / "config" / stamp
+        copies.mkdir(parents=True, exist_ok=True)
+        for item in (self.session, self.block, self.chamber, self.limits):
+            shutil.copy2(item.path, copies / f"{type(item).__name__.lower()}_{Path(item.path).name}")
+        for name in self.tests:
+            path = self.plan_path(name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(
+                path,
+                {"judging": self.judging(name), "structure": self.structure(name), "gate": self.gate(name)},
+            )
+        write_json(
+            self.results.root / "config" / "run.json",
+            {
+                "pipeline_id": f"FM{stamp}",
+                "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                "session": self.session.session,
+                "session_file": str(self.session.path),
+                "block": self.block.block,
+                "chamber": self.chamber.chamber,
+                "mode": self.session.mode,
+                "tests": list(self.tests),
+                "configuration": stamp,
+            },
+        )
+        (self.results.root / "STOP").unlink(missing_ok=True)
+
+    def gate(self, name: str) -> dict:
+        """What the gate needs to find the test in the EXP-LOG."""
+        planned = self.tests[name]
+        entry, wait = planned.entry, self.session.wait
+        return {
+            "test": planned.test.name,
+            "name": name,
+            "mode": self.session.mode,
+            "folders": [str(folder) for folder in self.folders(name)],
+            "obsids": list(entry.obsids) if entry.obsids else None,
+            "start_obsid": entry.start_obsid if entry.start_obsid is not None else wait.start_obsid,
+            "occurrence": planned.occurrence,
+            "entries": planned.entries,
+            "poll_s": wait.poll_s,
+            "timeout_h": wait.timeout_h,
+            "settle_s": wait.settle_s,
+            "stop_file": str(self.results.root / "STOP"),
+        }
+
+    def refuse_absent_data(self) -> None:
+        """In aim mode, day-folders that do not exist and OBSID limits without data are errors."""
+        if self.session.mode != "aim":
+            return
+        problems = []
+        for folder in sorted({f for name in self.tests for f in self.folders(name)}):
+            if not folder.is_dir():
+                problems.append(
+                    f"{self.session.path}: data: day-folder {folder} does not exist; correct data.root or data.day_folders, or use mode: wait"
+                )
+        if not problems:
+            from calcamp.data.explog import find_explogs, read_explog
+
+            logs: dict[tuple, object] = {}
+            for name in self.tests:
+                if not self.tests[name].entry.obsids:
+                    continue
+                folders = tuple(self.folders(name))
+                if folders not in logs:
+                    logs[folders] = (
+                        read_explog([p for f in folders for p in find_explogs(f)])
+                        if any(find_explogs(f) for f in folders)
+                        else None
+                    )
+                first, last = self.tests[name].entry.obsids
+                log, wanted = logs[folders], self.tests[name].test.log_name
+                if log is None or not any(
+                    first <= r["ObsID"] <= last and r["test"] == wanted for r in log.rows
+                ):
+                    problems.append(
+                        f"{self.session.path}: tests.{name}.obsids: the EXP-LOG of {', '.join(map(str, folders))} has no exposure of "
+                        f"{wanted} from {first} to {last}; correct the limits or leave them out"
+                    )
+        if problems:
+            raise PlanError("\n".join(problems))
+
+
+def _prep_of(test: Test) -> list[Subtask]:
+    return [s for s in test.subtasks if s.name == "prep"]
+
+
+def load(configfiles, overrides: dict | None = None) -> Plan:
+    """Plan of the session file given to Snakemake or to a command.
+
+    Parameters
+    ----------
+    configfiles : list of path
+        One session file.
+    overrides : dict
+        Values of ``--config``; they win over the file.
+    """
+    if len(configfiles) != 1:
+        what = "none was given" if not configfiles else f"{len(configfiles)} were given"
+        raise PlanError(
+            f"one session file is needed, {what}: add --configfile config/sessions/<SESSION>.yaml"
+        )
+    session = lookup.load_session(Path(configfiles[0]), overrides or {})
+    beside = session.folder
+    block = lookup.load_block(session.block, beside)
+    chamber = lookup.load_chamber(block.chamber, beside)
+    detector = lookup.load_detector(block.detector, beside)
+    limits = lookup.load_limits("default", beside)
+    return Plan(session, block, chamber, detector, limits)
