@@ -31,7 +31,14 @@ class MetaOptions(Options):
 
 def _columns(name: str, rdmode: str):
     width, delay = SUMMING_WELL[rdmode]
-    keys = {"test": name, "shuttr": 0, "comments": "BIAS", "rdmode": rdmode, "swellw": width, "swelldly": delay}
+    keys = {
+        "test": name,
+        "shuttr": 0,
+        "comments": "BIAS",
+        "rdmode": rdmode,
+        "swellw": width,
+        "swelldly": delay,
+    }
     return lambda chamber: [Column(10, keys)]
 
 

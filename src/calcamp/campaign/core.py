@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict
 class CampaignError(Exception):
     """Something asked of the campaign that it does not have; the text says what to do."""
 
+    is_input_error = True
+
 
 class Options(BaseModel):
     """Options of a sub-task: strict, every field described. Sub-class it per sub-task."""
@@ -89,7 +91,9 @@ class Test:
         for subtask in self.subtasks:
             if name == subtask.name or name in subtask.aliases:
                 return subtask
-        raise CampaignError(f"{self.name} has no sub-task {name!r}: it has {', '.join(s.name for s in self.subtasks)}")
+        raise CampaignError(
+            f"{self.name} has no sub-task {name!r}: it has {', '.join(s.name for s in self.subtasks)}"
+        )
 
     @property
     def log_name(self) -> str:
@@ -108,7 +112,8 @@ class Family:
 class PrepOptions(Options):
     """How images are prepared. The same options steer the streamed and the written images."""
 
-    offset: str = "row"  # row | median (one offset per quadrant) | smooth (row means smoothed along rows) | none
+    # row | median (one offset per quadrant) | smooth (row means smoothed along rows) | none
+    offset: str = "row"
     scan: str = "pre"  # pre | ove | both
     use_mask: bool = True
     use_bias: bool = True

@@ -22,7 +22,9 @@ FAMILY = Family(
             "DARK01",
             "DARK01",
             "dark",
-            lambda chamber: [Column(4, {"test": "DARK01", "shuttr": 0, "exptime": 565.0, "comments": "DARK"})],
+            lambda chamber: [
+                Column(4, {"test": "DARK01", "shuttr": 0, "exptime": 565.0, "comments": "DARK"})
+            ],
             title="Dark current, hot pixels and hot columns",
             purpose="Dark current at the length of a science exposure, its non-uniformity, hot pixels and columns.",
             subtasks=(

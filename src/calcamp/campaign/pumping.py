@@ -1,0 +1,153 @@
+"""TP01, TP11, TP02, TP21 and TP00: trap pumping, parallel and serial."""
+
+from __future__ import annotations
+
+from calcamp.campaign.common import INJECTION_DELAYS, injection_gate1, injection_gate2
+from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Subtask, Test, prep
+
+_TOI_CH = 250  # us
+V_MODES = (123, 234, 341, 412)  # order of the image phases that are clocked
+S_MODES = (23, 31)
+V_TIMES = (50, 200, 1000, 2000, 4000, 8000)  # us, toi_tp
+S_DWELLS = (0, 4.75, 14.3, 28.6)  # us, dwell_s
+
+
+def _common(name: str, drain: float) -> dict:
+    return {
+        "test": name,
+        "shuttr": 0,
+        "IDL": drain,
+        "IDH": 18,
+        **injection_gate1(4),
+        **injection_gate2(6),
+        "chinj": 1,
+        "chinj_on": 2066,
+        "chinj_of": 0,
+        "id_wid": 60,
+        "toi_ch": _TOI_CH,
+    }
+
+
+def parallel_columns(name: str, drain: float, times=V_TIMES):
+    """TP01, TP11: per half a background frame, then every pumping time in every mode."""
+
+    def columns(chamber) -> list[Column]:
+        made = []
+        for delay in INJECTION_DELAYS:
+            keys = {**_common(name, drain), "v_tp_cnt": 5000, "s_tpump": 0, "id_dly": delay * _TOI_CH}
+            made.append(Column(1, {**keys, "v_tpump": 0, "comments": "BGD"}))
+            made += [
+                Column(1, {**keys, "v_tpump": 1, "toi_tp": time, "v_tpmod": mode})
+                for time in times
+                for mode in V_MODES
+            ]
+        return made
+
+    return columns
+
+
+def serial_columns(name: str, drain: float):
+    """TP02, TP21: per half a background frame, then every dwell in both modes; only 100 lines are read."""
+
+    def columns(chamber) -> list[Column]:
+        made = []
+        for delay in INJECTION_DELAYS:
+            keys = {
+                **_common(name, drain),
+                "vstart": 0,
+                "vend": 100,
+                "v_tpump": 0,
+                "s_tp_cnt": 5000,
+                "id_dly": delay * _TOI_CH,
+            }
+            made.append(Column(1, {**keys, "s_tpump": 0, "comments": "BGD"}))
+            made += [
+                Column(1, {**keys, "s_tpump": 1, "dwell_s": dwell, "s_tpmod": mode})
+                for dwell in S_DWELLS
+                for mode in S_MODES
+            ]
+        return made
+
+    return columns
+
+
+def functional_columns(serial_count: int = 100):
+    """TP00: both kinds of pumping on 20 lines; `serial_count` serial shuffles."""
+
+    def columns(chamber) -> list[Column]:
+        toi_ch = 500
+        common = {
+            **_common("TP00", 11),
+            **injection_gate1(6),
+            **injection_gate2(5),
+            "vend": 20,
+            "toi_ch": toi_ch,
+        }
+        delays = [delay * toi_ch for delay in INJECTION_DELAYS]
+        parallel = {**common, "v_tpump": 1, "s_tpump": 0, "v_tp_cnt": 500}
+        serial = {**common, "v_tpump": 0, "s_tpump": 1, "s_tp_cnt": serial_count}
+        return [
+            *(
+                Column(1, {**parallel, "id_dly": d, "v_tpmod": m, "toi_tp": t, "comments": f"V{m}_{t}"})
+                for d in delays
+                for m in V_MODES
+                for t in (200, 1000, 4000)
+            ),
+            *(
+                Column(1, {**serial, "id_dly": d, "s_tpmod": m, "dwell_s": t, "comments": f"S{m}_{t}"})
+                for d in delays
+                for m in S_MODES
+                for t in (0, 16, 32)
+            ),
+        ]
+
+    return columns
+
+
+_NEEDS = (Need("mask"), Need("dq"), Need("bias"), Need("gain"))
+
+
+def _subtasks(use_mask: bool):
+    return (
+        HK,
+        CHECK,
+        prep(offset="row", scan="pre", use_flat=False, use_mask=use_mask),
+        # Background injection and pumping maps come from one pass over the frames.
+        Subtask("extract", after=("check",), needs=_NEEDS, aliases=("injection",)),
+        Subtask("basic", after=("check", "extract"), needs=_NEEDS),
+        Subtask("meta", after=("check", "extract", "basic"), needs=_NEEDS),
+    )
+
+
+def _test(name: str, columns, title: str, purpose: str, use_mask: bool) -> Test:
+    return Test(name, name, "pumping", columns, title=title, purpose=purpose, subtasks=_subtasks(use_mask))
+
+
+_IMAGE = (
+    "Single traps of the image area from dipoles on an injected background: emission times and densities."
+)
+_REGISTER = (
+    "Traps of the serial register from dipoles on an injected background: emission times and densities."
+)
+
+FAMILY = Family(
+    "pumping",
+    (
+        _test("TP01", parallel_columns("TP01", 11), "Parallel trap pumping", _IMAGE, True),
+        _test("TP11", parallel_columns("TP11", 10.5), "Parallel trap pumping, high injection", _IMAGE, True),
+        # A mask of the image area says nothing of the register.
+        _test("TP02", serial_columns("TP02", 11), "Serial trap pumping", _REGISTER, False),
+        _test("TP21", serial_columns("TP21", 10.5), "Serial trap pumping, high injection", _REGISTER, False),
+        Test(
+            "TP00",
+            "TP00",
+            "pumping",
+            functional_columns(),
+            title="Functional check of trap pumping",
+            purpose="Trap pumping works in both directions and halves; not for performance.",
+            subtasks=(HK, CHECK),
+            waived=(),
+            campaign_types=("Mini", "devel"),
+        ),
+    ),
+)
