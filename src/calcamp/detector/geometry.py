@@ -78,7 +78,9 @@ class Detector:
     commanded_rows: int = 2086  # rows of a full read as commanded in scripts
     commanded_image_rows: int = 2066  # rows of a read without parallel overscan, as commanded
     pixel_time_s: float = 14.3e-6  # read-out time of one pixel
-    trims: dict[str, tuple[int, int]] = field(default_factory=lambda: {"pre": (25, 5), "img": (5, 5), "ove": (5, 5)})
+    trims: dict[str, tuple[int, int]] = field(
+        default_factory=lambda: {"pre": (25, 5), "img": (5, 5), "ove": (5, 5)}
+    )
 
     # ---- sizes -----------------------------------------------------------------------------------
     @property
@@ -147,19 +149,33 @@ class Detector:
             last = min(vend, self.image_rows)
         return min(vstart, last), last
 
-    def region(self, name: str, vstart: int = 0, vend: int | None = None, trimmed: bool = True) -> tuple[slice, slice]:
+    def region(
+        self, name: str, vstart: int = 0, vend: int | None = None, trimmed: bool = True
+    ) -> tuple[slice, slice]:
         """Canonical (row, column) slices of a region inside the rows that were read.
 
         ``pre``, ``img`` and ``ove`` span the image rows; ``pov`` is the parallel overscan under the
         image columns. `trimmed` drops the columns listed in ``trims`` (``img`` for ``pov``).
         """
         first, last = self.read_rows(vstart, vend)
-        starts = {"pre": 0, "img": self.prescan, "ove": self.prescan + self.image_columns, "pov": self.prescan}
-        widths = {"pre": self.prescan, "img": self.image_columns, "ove": self.overscan, "pov": self.image_columns}
+        starts = {
+            "pre": 0,
+            "img": self.prescan,
+            "ove": self.prescan + self.image_columns,
+            "pov": self.prescan,
+        }
+        widths = {
+            "pre": self.prescan,
+            "img": self.image_columns,
+            "ove": self.overscan,
+            "pov": self.image_columns,
+        }
         low, high = self.trims["img" if name == "pov" else name] if trimmed else (0, 0)
         columns = slice(starts[name] + low, starts[name] + widths[name] - high)
         if name == "pov":
-            return slice(min(max(first, self.image_rows), last), max(last, min(self.image_rows, last))), columns
+            return slice(
+                min(max(first, self.image_rows), last), max(last, min(self.image_rows, last))
+            ), columns
         return slice(first, min(self.image_rows, last)), columns
 
     def tile_edges(self) -> tuple[list[int], list[int]]:
@@ -223,4 +239,6 @@ class Detector:
 
     def in_image(self, x, y):
         """Whether a canonical position lies on an image pixel (elementwise for arrays)."""
-        return (x >= self.prescan) & (x < self.prescan + self.image_columns) & (y >= 0) & (y < self.image_rows)
+        return (
+            (x >= self.prescan) & (x < self.prescan + self.image_columns) & (y >= 0) & (y < self.image_rows)
+        )

@@ -179,7 +179,12 @@ class Context:
 
             product = self.product("bias") if self.prep_options.get("use_bias", True) else None
             self._cache["bias"] = (
-                load_bias(Path(product["path"]), self.detector, serial=self.serial, offset_method=self.prep_options["offset"])
+                load_bias(
+                    Path(product["path"]),
+                    self.detector,
+                    serial=self.serial,
+                    offset_method=self.prep_options["offset"],
+                )
                 if product
                 else None
             )
@@ -198,7 +203,7 @@ class Context:
             found = {q: table[(self.ccd, q)] for q in QUADRANTS if (self.ccd, q) in table}
             if len(found) == len(QUADRANTS):
                 return {q: (gain, err, False) for q, (gain, err) in found.items()}
-        return {q: (self.detector.nominal_gain, None, True) for q in QUADRANTS}
+        return dict.fromkeys(QUADRANTS, (self.detector.nominal_gain, None, True))
 
     def prepared(self, exposure: Exposure, ccd: int | None = None):
         """Prepared image of `exposure` (`calcamp.analysis.prepare.Prepared`), as rule `prep` would write it."""
@@ -216,12 +221,21 @@ class Context:
         )
 
     # ---- leaving results -------------------------------------------------------------------------
-    def write_table(self, subject: str, columns: dict, units: dict | None = None, descriptions: dict | None = None, meta: dict | None = None) -> None:
+    def write_table(
+        self,
+        subject: str,
+        columns: dict,
+        units: dict | None = None,
+        descriptions: dict | None = None,
+        meta: dict | None = None,
+    ) -> None:
         """Write ``<subject>.ecsv``: a long table, keys first."""
         from calcamp.data.tables import write_table
 
         name = f"{subject}.ecsv"
-        write_table(self.into / name, columns, units=units or {}, meta=meta or {}, descriptions=descriptions or {})
+        write_table(
+            self.into / name, columns, units=units or {}, meta=meta or {}, descriptions=descriptions or {}
+        )
         self.tables.append({"subject": subject, "file": name})
 
     def write_product(self, kind: str, name: str, images: list, header: dict | None = None, **keys) -> None:
@@ -247,7 +261,9 @@ class Context:
         folder = self.into / "products"
         folder.mkdir(exist_ok=True)
         write_product(folder / name, cards, images)
-        self.made.append({"kind": kind, "file": f"products/{name}", "ccd": self.ccd, "serial": self.serial, **keys})
+        self.made.append(
+            {"kind": kind, "file": f"products/{name}", "ccd": self.ccd, "serial": self.serial, **keys}
+        )
 
     def flag(self, name: str, cause: str, **scope) -> None:
         """Raise a flag with its cause; scope as ccd, quadrant, column, obsid."""
@@ -257,11 +273,15 @@ class Context:
 
     def exclude(self, obsid: int, cause: str, quadrant: str | None = None, by: str = "rule") -> None:
         """Note that a frame, or one quadrant of it, was left out, and why."""
-        self.excluded.append({"obsid": obsid, "ccd": self.ccd, "quadrant": quadrant, "cause": cause, "by": by})
+        self.excluded.append(
+            {"obsid": obsid, "ccd": self.ccd, "quadrant": quadrant, "cause": cause, "by": by}
+        )
 
     def progress(self, done: int, total: int) -> None:
         """One line in the step's log."""
-        print(f"{self.test} {self.subtask}{f' CCD{self.ccd}' if self.ccd else ''}: {done}/{total}", flush=True)
+        print(
+            f"{self.test} {self.subtask}{f' CCD{self.ccd}' if self.ccd else ''}: {done}/{total}", flush=True
+        )
 
 
 Task = Callable[[Context], None]
@@ -288,8 +308,12 @@ def arguments(argv: list[str], family: str, names) -> argparse.Namespace:
     )
     parser.add_argument("subtask", choices=sorted(names))
     parser.add_argument("--manifest", required=True, type=Path, help="manifest.json of the test")
-    parser.add_argument("--ccd", type=int, choices=(1, 2, 3), help="CCD; left out for a sub-task of the block")
-    parser.add_argument("--options", required=True, help="JSON (or @file) made by the plan: options, detector, products")
+    parser.add_argument(
+        "--ccd", type=int, choices=(1, 2, 3), help="CCD; left out for a sub-task of the block"
+    )
+    parser.add_argument(
+        "--options", required=True, help="JSON (or @file) made by the plan: options, detector, products"
+    )
     parser.add_argument("--into", required=True, type=Path, help="folder of the results")
     parser.add_argument("--attempt", default="0", help="counter that the workflow raises after a crash")
     return parser.parse_args(argv)
@@ -299,7 +323,16 @@ def run(family: str, tasks: dict[str, Task], argv: list[str] | None = None) -> i
     """Run one task of a family from the command line; the ``main`` of every step module."""
     args = arguments(sys.argv[1:] if argv is None else argv, family, tasks)
     text = Path(args.options[1:]).read_text() if args.options.startswith("@") else args.options
-    return execute(family, args.subtask, tasks[args.subtask], args.manifest, args.ccd, json.loads(text), args.into, args.attempt)
+    return execute(
+        family,
+        args.subtask,
+        tasks[args.subtask],
+        args.manifest,
+        args.ccd,
+        json.loads(text),
+        args.into,
+        args.attempt,
+    )
 
 
 def execute(family, subtask, task, manifest_path, ccd, job, into, attempt="0") -> int:
@@ -308,7 +341,14 @@ def execute(family, subtask, task, manifest_path, ccd, job, into, attempt="0") -
     manifest = read_json(manifest_path)
     crash_note = into.parent / f"{into.name}.crash.json"
     crash_note.unlink(missing_ok=True)
-    base = {"schema": RECORD_SCHEMA, "test": manifest["test"], "subtask": subtask, "ccd": ccd, "attempt": attempt, "job": job}
+    base = {
+        "schema": RECORD_SCHEMA,
+        "test": manifest["test"],
+        "subtask": subtask,
+        "ccd": ccd,
+        "attempt": attempt,
+        "job": job,
+    }
     missing = _unusable(into, job.get("after", []))
     if missing:
         into.mkdir(parents=True, exist_ok=True)
@@ -341,7 +381,10 @@ def execute(family, subtask, task, manifest_path, ccd, job, into, attempt="0") -
         else:
             detail, tail = f"{type(error).__name__}: {error}", traceback.format_exc()
         where = f" while reading OBSID {ctx.current}" if ctx.current is not None else ""
-        print(f"{tail}{manifest['test']} {subtask}{f' CCD{ccd}' if ccd else ''} crashed{where}: {detail}", file=sys.stderr)
+        print(
+            f"{tail}{manifest['test']} {subtask}{f' CCD{ccd}' if ccd else ''} crashed{where}: {detail}",
+            file=sys.stderr,
+        )
         write_json(crash_note, {"obsid": ctx.current, "error": detail, "traceback": tail.splitlines()[-12:]})
         shutil.rmtree(part, ignore_errors=True)
         return 1
@@ -361,7 +404,10 @@ def execute(family, subtask, task, manifest_path, ccd, job, into, attempt="0") -
             "flags": ctx.flags,
             "excluded": ctx.excluded,
             "notes": ctx.notes,
-            "inputs": {**{p["path"]: p.get("sha256") for p in ctx.products.values() if "path" in p}, **ctx.inputs},
+            "inputs": {
+                **{p["path"]: p.get("sha256") for p in ctx.products.values() if "path" in p},
+                **ctx.inputs,
+            },
         },
     )
     return 0
@@ -376,7 +422,10 @@ def _version() -> str:
 def _unusable(into: Path, after: list[str]) -> str:
     """Why this sub-task cannot run: an earlier one that it reads did not succeed."""
     for name in after:
-        for record in (into.parent / name / f"{name}.json", into.parent.parent / "block" / name / f"{name}.json"):
+        for record in (
+            into.parent / name / f"{name}.json",
+            into.parent.parent / "block" / name / f"{name}.json",
+        ):
             if record.is_file():
                 status = read_json(record).get("status")
                 if status != "done":

@@ -1,0 +1,220 @@
+"""The gate of a test: find its exposures in the EXP-LOG, list them in manifest.json.
+
+``--plan`` is the plan file of the test, written when a run starts. In aim mode the gate looks once; in
+wait mode it polls until the log shows the test complete and its files are whole. It ends well with
+status ``complete`` or ``incomplete``; it fails only for faults of the programme.
+
+Standard library only: a waiting gate costs a few MB and no CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from calcamp.campaign import structure
+from calcamp.data.explog import find_explogs, read_explog
+from calcamp.data.files import InputError, read_json, sha256, write_json
+from calcamp.data.names import RAW_SUFFIXES
+from calcamp.detector.geometry import CCDS
+
+MANIFEST_SCHEMA = 1
+
+
+@dataclass
+class Look:
+    """What one look at the log found."""
+
+    alignment: structure.Alignment
+    exposures: list  # those that were aligned, in order of acquisition
+    rows_logged: int
+    problems: list[str]
+
+    @property
+    def assigned(self) -> list[tuple]:
+        """(logged exposure, column, frame), in order of acquisition."""
+        return [(self.exposures[index], column, frame) for index, column, frame in self.alignment.assignments]
+
+
+def look_at_log(gate: dict, declared: dict) -> Look:
+    """Read the EXP-LOGs of the day-folders and align the test's rows with its declared columns."""
+    paths = [path for folder in gate["folders"] for path in find_explogs(Path(folder))]
+    if not paths:
+        columns = structure.declared_columns(declared)
+        return Look(
+            structure.align(columns, [], waived=declared["waived"]), [], 0, ["no EXP-LOG in the day-folder"]
+        )
+    log = read_explog(paths)
+    columns = structure.declared_columns(declared)
+    first, last = gate["obsids"] or (gate["start_obsid"] or 0, 1 << 62)
+    mine = [e for e in log.exposures() if e.test == declared["log_name"] and first <= e.obsid <= last]
+    if not declared["colour_blind"]:
+        waves = {c.keys.get("wave") for c in columns}
+        mine = [e for e in mine if e.values.get("wave") in waves]
+    runs = structure.split_runs(columns, mine, waived=declared["waived"], entries=gate["entries"])
+    run = runs[gate["occurrence"] - 1] if gate["occurrence"] <= len(runs) else []
+    alignment = structure.align(columns, run, waived=declared["waived"], equipment=declared["equipment"])
+    rows = sum(1 for row in log.rows if row["test"] == declared["log_name"])
+    return Look(alignment, run, rows, log.problems)
+
+
+def raw_file(folder: Path, stem: str) -> Path | None:
+    """The raw frame called `stem` in a folder, plain or compressed; None when there is none."""
+    for suffix in RAW_SUFFIXES:
+        path = folder / f"{stem}{suffix}"
+        if path.is_file():
+            return path
+    return None
+
+
+def manifest_of(gate: dict, look: Look, token: str, status: str, reason: str) -> dict:
+    """The manifest, checksums of the raw frames included."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    exposures, paths = [], []
+    for logged, column, frame in look.assigned:
+        folder = Path(logged.values["_folder"])
+        files = {}
+        for ccd in CCDS:
+            row = logged.ccds.get(ccd)
+            path = raw_file(folder, str(row["File_name"])) if row else None
+            files[str(ccd)] = path and {
+                "name": path.name,
+                "size": path.stat().st_size,
+                "mtime_ns": path.stat().st_mtime_ns,
+            }
+            if path:
+                paths.append((files[str(ccd)], path))
+        hk = sorted(folder.glob(f"HK_{logged.obsid}_*_ROE1.txt"))
+        exposures.append(
+            {
+                "obsid": logged.obsid,
+                "column": column,
+                "frame": frame,
+                "day_folder": str(folder),
+                "log_row": {k: v for k, v in logged.values.items() if not k.startswith("_")},
+                "hk": hk[0].name if len(hk) == 1 else None,
+                "files": files,
+            }
+        )
+    with ThreadPoolExecutor(2) as pool:  # hashing releases the interpreter lock
+        for (entry, _), digest in zip(paths, pool.map(lambda item: sha256(item[1]), paths), strict=True):
+            entry["sha256"] = digest
+    obsids = [e["obsid"] for e in exposures]
+    return {
+        "schema": MANIFEST_SCHEMA,
+        "test": gate["name"],
+        "status": status,
+        "reason": reason,
+        "obsids": [min(obsids), max(obsids)] if obsids else None,
+        "look": token,
+        "rows_logged": look.rows_logged,
+        "declared": sum(1 for _ in look.alignment.missing) + len(exposures),
+        "exposures": exposures,
+        "missing": look.alignment.missing,
+        "unexpected": look.alignment.unexpected,
+        "mismatches": look.alignment.mismatches,
+        "messages": look.alignment.messages,
+        "problems": look.problems,
+    }
+
+
+def files_missing(look: Look) -> list[str]:
+    """Names of raw frames that the log lists and the folder does not hold."""
+    absent = []
+    for logged, _, _ in look.assigned:
+        for row in logged.ccds.values():
+            if raw_file(Path(row["_folder"]), str(row["File_name"])) is None:
+                absent.append(str(row["File_name"]))
+    return absent
+
+
+def settled(look: Look, settle_s: float) -> bool:
+    """Whether every raw frame has been quiet for `settle_s` (a copy still going on is not)."""
+    now = time.time()
+    for logged, _, _ in look.assigned:
+        for row in logged.ccds.values():
+            path = raw_file(Path(row["_folder"]), str(row["File_name"]))
+            if path is None or now - path.stat().st_mtime < settle_s:
+                return False
+    return True
+
+
+def incomplete_reason(look: Look) -> str:
+    if not look.assigned:
+        return "no exposures of the test in the EXP-LOG"
+    return (
+        f"{len(look.alignment.missing)} of {len(look.alignment.missing) + len(look.assigned)} frames missing"
+    )
+
+
+def wait(gate: dict, declared: dict) -> tuple[Look, str, str]:
+    """Poll until the test is complete, overtaken, timed out or stopped; (look, status, reason)."""
+    settle, poll = gate["settle_s"], gate["poll_s"]
+    parent = os.getppid()
+    grown = time.monotonic()
+    state: tuple | None = None
+    noted = 0.0
+    while True:
+        look = look_at_log(gate, declared)
+        now_state = (look.rows_logged, len(look.assigned))
+        if now_state != state:
+            state, grown = now_state, time.monotonic()
+        quiet = time.monotonic() - grown
+        total = len(look.alignment.missing) + len(look.assigned)
+        if look.alignment.complete and quiet >= settle and not files_missing(look) and settled(look, settle):
+            return look, "complete", ""
+        if Path(gate["stop_file"]).exists():
+            return look, "incomplete", "stopped by the analyst"
+        if os.getppid() != parent:
+            raise SystemExit(7)  # the workflow has died: leave no orphan
+        if quiet > gate["timeout_h"] * 3600:
+            return (
+                look,
+                "incomplete",
+                f"nothing new in the log for {gate['timeout_h']:g} h; {incomplete_reason(look)}",
+            )
+        if time.monotonic() - noted >= 60:
+            noted = time.monotonic()
+            last = look.assigned[-1][0].obsid if look.assigned else "-"
+            print(
+                f"waiting for {gate['name']}: {len(look.assigned)}/{total} frames, last OBSID {last}, silent {quiet / 60:.1f} min",
+                flush=True,
+            )
+        time.sleep(poll)
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m calcamp.steps.acquire", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument(
+        "--plan", required=True, type=Path, help="plan file of the test (config/plan/<TEST>.json)"
+    )
+    parser.add_argument("--look", default="0", help="counter that the workflow raises to look again")
+    parser.add_argument("--into", required=True, type=Path, help="manifest.json to write")
+    args = parser.parse_args(argv)
+    plan = read_json(args.plan)
+    gate, declared = plan["gate"], plan["structure"]
+    try:
+        if gate["mode"] == "wait":
+            look, status, reason = wait(gate, declared)
+        else:
+            look = look_at_log(gate, declared)
+            complete = look.alignment.complete
+            status, reason = ("complete", "") if complete else ("incomplete", incomplete_reason(look))
+    except InputError as error:
+        print(f"calcamp: {error}", file=sys.stderr)
+        return 2
+    args.into.parent.mkdir(parents=True, exist_ok=True)
+    write_json(args.into, manifest_of(gate, look, args.look, status, reason))
+    print(f"{gate['name']}: {status} {reason}".rstrip())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
