@@ -16,7 +16,6 @@ from pathlib import Path
 from calcamp.campaign.core import CampaignError, Subtask, Test, find_test
 from calcamp.campaign.structure import expected_keys
 from calcamp.config import lookup
-from calcamp.data import elvis
 from calcamp.data.files import read_json, sha256
 from calcamp.detector.geometry import CCDS, Detector
 from calcamp.paths import Results, workflow_root
@@ -356,13 +355,9 @@ class Plan:
 
     def rows_logged(self, name: str) -> int:
         """Number of lines of the EXP-LOGs that name the test: cheap, for telling whether to look again."""
-        needle = f"\t{self.tests[name].test.log_name}\t".encode()
-        total = 0
-        for folder in self.folders(name):
-            for path in sorted(folder.glob("EXP_LOG_*.txt")):
-                data = path.read_bytes()
-                total += data[: data.rfind(b"\n") + 1].count(needle)
-        return total
+        from calcamp.data.explog import count_rows, find_explogs
+
+        return sum(count_rows(p, self.tests[name].test.log_name) for f in self.folders(name) for p in find_explogs(f))
 
     # ---- plan files: what the gate, the judge and the report read ---------------------------------
     def structure(self, name: str) -> dict:
@@ -372,7 +367,7 @@ class Plan:
         return {
             "log_name": test.log_name,
             "columns": [
-                {"frames": c.frames, "keys": expected_keys(c, elvis.SCRIPT_DEFAULTS)} for c in columns
+                {"frames": c.frames, "keys": expected_keys(c, test)} for c in columns
             ],
             "waived": list(test.waived),
             "colour_blind": test.colour_blind,

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calcamp.campaign import structure
-from calcamp.data.explog import find_explogs, read_explog
+from calcamp.data.explog import count_rows, find_explogs, read_explog
 from calcamp.data.files import InputError, read_json, sha256, write_json
-from calcamp.data.names import RAW_SUFFIXES
 from calcamp.detector.geometry import CCDS
 
 MANIFEST_SCHEMA = 1
@@ -42,24 +41,33 @@ class Look:
 
 def look_at_log(gate: dict, declared: dict) -> Look:
     """Read the EXP-LOGs of the day-folders and align the test's rows with its declared columns."""
+    columns = [structure.Declared(c["frames"], c["keys"]) for c in declared["columns"]]
     paths = [path for folder in gate["folders"] for path in find_explogs(Path(folder))]
-    if not paths:
-        columns = structure.declared_columns(declared)
-        return Look(
-            structure.align(columns, [], waived=declared["waived"]), [], 0, ["no EXP-LOG in the day-folder"]
-        )
-    log = read_explog(paths)
-    columns = structure.declared_columns(declared)
+    log = read_explog(paths) if paths else None
     first, last = gate["obsids"] or (gate["start_obsid"] or 0, 1 << 62)
-    mine = [e for e in log.exposures() if e.test == declared["log_name"] and first <= e.obsid <= last]
+    logged = log.exposures() if log else []
+    mine = [e for e in logged if e.test == declared["log_name"] and first <= e.obsid <= last]
     if not declared["colour_blind"]:
-        waves = {c.keys.get("wave") for c in columns}
+        waves = {c.values.get("wave") for c in columns}
         mine = [e for e in mine if e.values.get("wave") in waves]
-    runs = structure.split_runs(columns, mine, waived=declared["waived"], entries=gate["entries"])
-    run = runs[gate["occurrence"] - 1] if gate["occurrence"] <= len(runs) else []
-    alignment = structure.align(columns, run, waived=declared["waived"], equipment=declared["equipment"])
-    rows = sum(1 for row in log.rows if row["test"] == declared["log_name"])
-    return Look(alignment, run, rows, log.problems)
+    alignment = structure.align(
+        columns,
+        mine,
+        waived=declared["waived"],
+        equipment=declared["equipment"],
+        entry=gate["occurrence"],
+        entries=gate["entries"],
+    )
+    problems = [str(problem) for problem in log.problems] if log else ["no EXP-LOG in the day-folder"]
+    return Look(alignment, mine, _rows_named(paths, declared["log_name"]), problems)
+
+
+def _rows_named(paths: list[Path], test: str) -> int:
+    """Lines of the logs that name the test, counted as `Plan.rows_logged` counts them."""
+    return sum(count_rows(path, test) for path in paths)
+
+
+RAW_SUFFIXES = (".fits", ".fits.gz", ".fits.fz")
 
 
 def raw_file(folder: Path, stem: str) -> Path | None:
@@ -77,7 +85,7 @@ def manifest_of(gate: dict, look: Look, token: str, status: str, reason: str) ->
 
     exposures, paths = [], []
     for logged, column, frame in look.assigned:
-        folder = Path(logged.values["_folder"])
+        folder = logged.folder
         files = {}
         for ccd in CCDS:
             row = logged.ccds.get(ccd)
