@@ -10,6 +10,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from calcamp.campaign import plan
+from calcamp.data import alive
 
 min_version("9.20")
 
@@ -36,14 +37,19 @@ wildcard_constraints:
 
 onstart:
     try:
-        P.write_run()
+        P.write_run(alive.me())
     except Exception as error:
         if not getattr(error, "is_input_error", False):
             raise
         raise WorkflowError(str(error)) from None
 
 
+onsuccess:
+    P.end_run("done")
+
+
 onerror:
+    P.end_run("errors")
     shell("{PY}.summary --results {P.results.root:q} --ended-with-errors || true")
 
 

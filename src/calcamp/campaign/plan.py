@@ -422,8 +422,11 @@ class Plan:
     def plan_path(self, name: str) -> Path:
         return self.results.root / "config" / "plan" / f"{name}.json"
 
-    def write_run(self) -> None:
-        """Before the first job of a run: plan files, and a copy of the configuration as used."""
+    def write_run(self, runner: dict | None = None) -> None:
+        """Before the first job of a run: plan files, and a copy of the configuration as used.
+
+        `runner` says who runs it (`calcamp.data.alive.me`).
+        """
         import shutil
         from datetime import UTC, datetime
 
@@ -447,6 +450,7 @@ class Plan:
             {
                 "pipeline_id": f"FM{stamp}",
                 "started": datetime.now(UTC).isoformat(timespec="seconds"),
+                **(runner or {}),
                 "session": self.session.session,
                 "session_file": str(self.session.path),
                 "block": self.block.block,
@@ -457,6 +461,17 @@ class Plan:
             },
         )
         (self.results.root / "STOP").unlink(missing_ok=True)
+
+    def end_run(self, status: str) -> None:
+        """After the last job of a run: note that it ended, and how."""
+        from datetime import UTC, datetime
+
+        from calcamp.data.files import write_json
+
+        path = self.results.root / "config" / "run.json"
+        if path.is_file():
+            ended = datetime.now(UTC).isoformat(timespec="seconds")
+            write_json(path, {**read_json(path), "ended": ended, "status": status})
 
     def gate(self, name: str) -> dict:
         """What the gate needs to find the test in the EXP-LOG."""
