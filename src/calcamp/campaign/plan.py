@@ -16,6 +16,8 @@ from pathlib import Path
 from calcamp.campaign.core import CampaignError, Subtask, Test, find_test
 from calcamp.campaign.structure import expected_keys
 from calcamp.config import lookup
+from calcamp.config.errors import raise_all
+from calcamp.config.products import pick_product
 from calcamp.data.files import read_json, sha256
 from calcamp.detector.geometry import CCDS, Detector
 from calcamp.paths import Results, workflow_root
@@ -100,41 +102,48 @@ class Plan:
         )
         self.results = Results(session.results_root, session.session)
         self.tests: dict[str, PlannedTest] = {}
-        problems = []
         can_run = runnable_families()
         names = [split_name(name)[0] for name in session.tests]
         seen: dict[str, int] = {}
+        faults = []
         for name, entry in session.tests.items():
             base = split_name(name)[0]
             try:
                 test = find_test(base)
                 if test.family not in can_run:
-                    raise CampaignError(f"{base} has no analysis in this version of calcamp")
+                    raise CampaignError(f"{base} has no analysis in this version of calcamp; take it out")
                 asked = _asked(test, entry.do, session.check_only)
-                planned = _with_needed(test, asked)
-                for subtask in entry.options:
-                    if test.subtask(subtask).name not in planned and subtask != "prep":
-                        raise CampaignError(
-                            f"options are given for {subtask}, which is not among the sub-tasks asked for"
-                        )
             except CampaignError as error:
-                problems.append(f"{session.path}: tests.{name}: {error}")
+                faults.append(session.error(("tests", name), str(error)))
                 continue
             seen[base] = seen.get(base, 0) + 1
+            needed = tuple(_with_needed(test, asked))
             self.tests[name] = PlannedTest(
-                name, test, seen[base], names.count(base), tuple(asked), tuple(planned), entry
+                name, test, seen[base], names.count(base), tuple(asked), needed, entry
             )
-        for name in self.tests:
-            try:
-                for subtask in (*self.tests[name].subtasks, "prep"):
-                    self.options(name, subtask)
-                self.columns(name)
-            except Exception as error:
-                if not isinstance(error, CampaignError) and not getattr(error, "is_input_error", False):
-                    raise
-                problems.append(f"{session.path}: tests.{name}: {error}")
-        if problems:
-            raise PlanError("\n".join(problems))
+            for place, step in (
+                (
+                    ("options",),
+                    lambda n=name: [self.options(n, s) for s in (*self.tests[n].subtasks, "prep")],
+                ),
+                (("options",), lambda n=name: self._refuse_stray_options(n)),
+                ((), lambda n=name: self.columns(n)),
+            ):
+                try:
+                    step()
+                except Exception as error:
+                    if not getattr(error, "is_input_error", False) and not isinstance(error, CampaignError):
+                        raise
+                    faults.append(session.error(("tests", name, *place), str(error)))
+        raise_all(faults)
+
+    def _refuse_stray_options(self, name: str) -> None:
+        planned = self.tests[name]
+        for subtask in planned.entry.options:
+            if planned.test.subtask(subtask).name not in (*planned.subtasks, "prep"):
+                raise PlanError(
+                    f"options are given for {subtask}, which is not among the sub-tasks asked for"
+                )
 
     # ---- what the rules ask ----------------------------------------------------------------------
     def pattern(self, family: str | None = None, subtask: str | None = None) -> str:
@@ -224,18 +233,14 @@ class Plan:
             for s in (planned.test.subtask(subtask), *_prep_of(planned.test))
             for need in s.needs
         }
+        named = self.session.product_paths(name, self.block)
         found = {}
         for kind in needs:
-            # The closest wins: the test's entry, the session, the block.
-            for source in (planned.entry.products, self.session.products, self.block.products):
-                product = lookup.product(source, kind, ccd=ccd, wavelength=planned.test.wavelength)
-                if product is not None:
-                    found[kind] = (
-                        product
-                        if "numbers" in product
-                        else {**product, "sha256": self._checksum(product["path"])}
-                    )
-                    break
+            value = pick_product(named.get(kind), ccd=ccd, wavelength=planned.test.wavelength)
+            if isinstance(value, str):
+                found[kind] = {"path": value, "sha256": self._checksum(value)}
+            elif value is not None:
+                found[kind] = {"numbers": value}
         return found
 
     def _checksum(self, path: str) -> str:
@@ -276,35 +281,23 @@ class Plan:
                 n: not c.keys.get("shuttr", 1) for n, c in enumerate(self.columns(name), 1)
             }
         if subtask == "hk":
-            job["commanded"] = sorted({k: v.get("commanded") for k, v in self.hk_keys().items()}.items())
+            job["commanded"] = {key: limit.commanded for key, limit in self.hk_limits(name).items()}
         return json.dumps(job, sort_keys=True, separators=(",", ":"))
 
-    def hk_keys(self) -> dict[str, dict]:
-        """House-keeping keys with limits: key -> limits entry (with its commanded partner)."""
-        return lookup.hk_limits(self.limits)
-
     def serial(self, ccd: int | None) -> str | None:
-        return getattr(self.block.hardware, f"ccd{ccd}") if ccd else None
+        return self.block.serials[f"ccd{ccd}"] if ccd else None
 
     def equipment(self) -> dict[str, str]:
         """Serials as the EXP-LOG should show them."""
-        hardware = self.block.hardware
-        return {
-            f"sn_{key}": getattr(hardware, key)
-            for key in ("ccd1", "ccd2", "ccd3", "roe", "rpsu")
-            if getattr(hardware, key)
-        }
+        return {key: value for key, value in self.block.equipment.items() if key != "operator"}
 
     def exclusions(self, name: str, ccd: int | None = None) -> list[dict]:
         """Frames left out by hand: [{obsid, ccd, quadrant, cause}], those of `ccd` when given."""
-        found = []
-        for key, reason in self.tests[name].entry.exclude.items():
-            *scope, obsid = str(key).split("/")
-            of_ccd = next((int(s[3:]) for s in scope if s.upper().startswith("CCD")), None)
-            quadrant = next((s for s in scope if s in "EFGH"), None)
-            if ccd is None or of_ccd in (None, ccd):
-                found.append({"obsid": int(obsid), "ccd": of_ccd, "quadrant": quadrant, "cause": reason})
-        return found
+        return [
+            {"obsid": e.obsid, "ccd": e.ccd, "quadrant": e.quadrant, "cause": e.cause}
+            for e in self.tests[name].entry.exclusions()
+            if ccd is None or e.ccd in (None, ccd)
+        ]
 
     # ---- state on disk that decides a re-run -----------------------------------------------------
     def attempt(self, name: str, subtask: str, ccd: str | int | None = None) -> str:
@@ -350,14 +343,15 @@ class Plan:
 
     def folders(self, name: str) -> list[Path]:
         """Day-folders that hold (or will hold) a test's data."""
-        entry = self.tests[name].entry
-        return entry.data_folders(self.session) if entry.data else self.session.data_folders()
+        return self.session.data_folders(name)
 
     def rows_logged(self, name: str) -> int:
         """Number of lines of the EXP-LOGs that name the test: cheap, for telling whether to look again."""
         from calcamp.data.explog import count_rows, find_explogs
 
-        return sum(count_rows(p, self.tests[name].test.log_name) for f in self.folders(name) for p in find_explogs(f))
+        return sum(
+            count_rows(p, self.tests[name].test.log_name) for f in self.folders(name) for p in find_explogs(f)
+        )
 
     # ---- plan files: what the gate, the judge and the report read ---------------------------------
     def structure(self, name: str) -> dict:
@@ -366,9 +360,7 @@ class Plan:
         columns = self.columns(name)
         return {
             "log_name": test.log_name,
-            "columns": [
-                {"frames": c.frames, "keys": expected_keys(c, test)} for c in columns
-            ],
+            "columns": [{"frames": c.frames, "keys": expected_keys(c, test)} for c in columns],
             "waived": list(test.waived),
             "colour_blind": test.colour_blind,
             "equipment": self.equipment(),
@@ -376,16 +368,38 @@ class Plan:
         }
 
     def limits_of(self, name: str) -> dict:
-        """Effective limits of a test."""
+        """Effective limits of a test, by name; those of single columns under ``columns``."""
         planned = self.tests[name]
-        rdmodes = {c.keys.get("rdmode", "fwd_bas") for c in self.columns(name)}
-        return self.limits.resolve(
-            planned.test.name,
-            rdmode=rdmodes.pop() if len(rdmodes) == 1 else None,
-            warm=planned.test.family == "warm",
-            block_overrides=self.block.limits,
-            session_overrides=planned.entry.limits,
+        columns = self.columns(name)
+        common = {
+            "warm": self.limits.is_warm(planned.test.name),
+            "block_overrides": self.block.limits,
+            "session_overrides": planned.entry.limits,
+            "block": self.block.block,
+        }
+        modes = [c.keys.get("rdmode", "fwd_bas") for c in columns]
+        whole = self.limits.resolve(
+            planned.test.name, rdmode=modes[0] if len(set(modes)) == 1 else None, **common
         )
+        by_column = {}
+        for number, mode in enumerate(modes, 1):
+            own = self.limits.resolve(planned.test.name, rdmode=mode, column=number, **common)
+            by_column[str(number)] = {
+                key: limit.as_dict() for key, limit in own.items() if limit != whole.get(key)
+            }
+        return {
+            "performance": {key: limit.as_dict() for key, limit in whole.items()},
+            "columns": {number: own for number, own in by_column.items() if own},
+            "hk": {key: limit.as_dict() for key, limit in self.hk_limits(name).items()},
+        }
+
+    def hk_limits(self, name: str) -> dict:
+        """House-keeping limits of a test that are checked in tests, by key."""
+        planned = self.tests[name]
+        limits = self.limits.hk_limits(
+            planned.test.name, block_overrides=self.block.limits, session_overrides=planned.entry.limits
+        )
+        return {key: limit for key, limit in limits.items() if limit.in_tests}
 
     def judging(self, name: str) -> dict:
         """All that the verdict needs besides tables: changing it re-judges and re-measures nothing."""
@@ -397,21 +411,22 @@ class Plan:
             "title": planned.test.title,
             "purpose": planned.test.purpose,
             "wavelength": planned.test.wavelength,
-            "warm": planned.test.family == "warm",
+            "warm": self.limits.is_warm(planned.test.name),
             "session": self.session.session,
             "block": self.block.block,
             "chamber": self.chamber.chamber,
             "elvis": self.session.elvis,
-            "serials": {k: v for k, v in self.block.hardware.model_dump().items() if k != "operator"},
+            "serials": self.block.serials,
             "filled_in_by": self.session.filled_in_by,
-            "offsets": {str(ccd): dict(quads) for ccd, quads in self.block.offsets.items()},
+            "offsets": {
+                f"{ccd}{quadrant}": value for (ccd, quadrant), value in self.block.expected_offsets().items()
+            },
             "subtasks": list(planned.subtasks),
             "asked": list(planned.asked),
             "options": {s: self.options(name, s) for s in dict.fromkeys((*planned.subtasks, "prep"))},
             "excluded": self.exclusions(name),
             "limits": self.limits_of(name),
-            "limits_name": self.limits.name,
-            "limits_version": self.limits.version,
+            "limits_identity": self.limits.identity(),
             "structure": {k: v for k, v in self.structure(name).items() if k != "commanded"},
         }
 
@@ -437,7 +452,7 @@ class Plan:
         copies = self.results.root / "config" / stamp
         copies.mkdir(parents=True, exist_ok=True)
         for item in (self.session, self.block, self.chamber, self.limits):
-            shutil.copy2(item.path, copies / f"{type(item).__name__.lower()}_{Path(item.path).name}")
+            shutil.copy2(item.file, copies / f"{type(item).__name__.lower()}_{item.file.name}")
         for name in self.tests:
             path = self.plan_path(name)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -452,7 +467,7 @@ class Plan:
                 "started": datetime.now(UTC).isoformat(timespec="seconds"),
                 **(runner or {}),
                 "session": self.session.session,
-                "session_file": str(self.session.path),
+                "session_file": str(self.session.file),
                 "block": self.block.block,
                 "chamber": self.chamber.chamber,
                 "mode": self.session.mode,
@@ -483,7 +498,7 @@ class Plan:
             "mode": self.session.mode,
             "folders": [str(folder) for folder in self.folders(name)],
             "obsids": list(entry.obsids) if entry.obsids else None,
-            "start_obsid": entry.start_obsid if entry.start_obsid is not None else wait.start_obsid,
+            "start_obsid": self.session.start_obsid(name),
             "occurrence": planned.occurrence,
             "entries": planned.entries,
             "poll_s": wait.poll_s,
@@ -500,7 +515,7 @@ class Plan:
         for folder in sorted({f for name in self.tests for f in self.folders(name)}):
             if not folder.is_dir():
                 problems.append(
-                    f"{self.session.path}: data: day-folder {folder} does not exist; correct data.root or data.day_folders, or use mode: wait"
+                    f"{self.session.file}: data: day-folder {folder} does not exist; correct data.root or data.day_folders, or use mode: wait"
                 )
         if not problems:
             from calcamp.data.explog import find_explogs, read_explog
@@ -522,7 +537,7 @@ class Plan:
                     first <= r["ObsID"] <= last and r["test"] == wanted for r in log.rows
                 ):
                     problems.append(
-                        f"{self.session.path}: tests.{name}.obsids: the EXP-LOG of {', '.join(map(str, folders))} has no exposure of "
+                        f"{self.session.file}: tests.{name}.obsids: the EXP-LOG of {', '.join(map(str, folders))} has no exposure of "
                         f"{wanted} from {first} to {last}; correct the limits or leave them out"
                     )
         if problems:
@@ -548,10 +563,5 @@ def load(configfiles, overrides: dict | None = None) -> Plan:
         raise PlanError(
             f"one session file is needed, {what}: add --configfile config/sessions/<SESSION>.yaml"
         )
-    session = lookup.load_session(Path(configfiles[0]), overrides or {})
-    beside = session.folder
-    block = lookup.load_block(session.block, beside)
-    chamber = lookup.load_chamber(block.chamber, beside)
-    detector = lookup.load_detector(block.detector, beside)
-    limits = lookup.load_limits("default", beside)
-    return Plan(session, block, chamber, detector, limits)
+    found = lookup.load_all(Path(configfiles[0]), overrides or {})
+    return Plan(found.session, found.block, found.chamber, found.detector, found.limits)

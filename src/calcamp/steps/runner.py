@@ -197,9 +197,11 @@ class Context:
         """
         product = self.products.get("gain")
         if product:
+            if "numbers" in product:
+                return {q: (product["numbers"][q], None, False) for q in QUADRANTS}
             from calcamp.data.products import load_gain
 
-            table = load_gain(product["numbers"] if "numbers" in product else Path(product["path"]))
+            table = load_gain(Path(product["path"]))
             found = {q: table[(self.ccd, q)] for q in QUADRANTS if (self.ccd, q) in table}
             if len(found) == len(QUADRANTS):
                 return {q: (gain, err, False) for q, (gain, err) in found.items()}
