@@ -1,0 +1,365 @@
+"""Tables as ECSV: text that a person can read, units and descriptions in the header.
+
+Written and read here without importing astropy, whose start costs more than most tables; `read_table`
+gives an astropy Table where one is wanted. The files follow ECSV 1.0 and any ECSV reader takes them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from calcamp.data.files import InputError, plain, write_atomic
+
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+MAX_HEADER_BYTES = 1024 * 1024
+_INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+_FLOATS = frozenset(("float16", "float32", "float64"))
+_NULL = '""'
+#: Everyday names of units and those of the FITS and astropy vocabulary.
+_UNITS = {"ADU": "adu", "e-": "electron", "e⁻": "electron", "px": "pix", "degC": "deg_C", "°C": "deg_C"}
+_UNIT_WORD = re.compile(r"e[-⁻](?![0-9])|°C|[A-Za-z_]+")
+
+
+def unit_text(unit: str) -> str:
+    """`unit` in the spelling that astropy reads: ``ADU/s`` -> ``adu/s``, ``e-/ADU`` -> ``electron/adu``."""
+    return _UNIT_WORD.sub(lambda match: _UNITS.get(match[0], match[0]), unit)
+
+
+# ---- writing -------------------------------------------------------------------------------------
+def write_table(
+    path: Path | str,
+    columns: Mapping[str, Sequence],
+    units: Mapping[str, str] | None = None,
+    meta: Mapping[str, object] | None = None,
+    descriptions: Mapping[str, str] | None = None,
+) -> Path:
+    """Write columns of equal length as an ECSV table, atomically.
+
+    Parameters
+    ----------
+    path : ``….ecsv``.
+    columns : name -> values: Python or numpy integers, floats, texts or booleans, one-dimensional. None is
+        a missing value; in a float column it becomes NaN. Columns of keys come first, by convention.
+    units : name -> unit, for the columns that have one; ADU, e-, px and degC are written as astropy spells them.
+    meta : anything that JSON can hold, written in the header.
+    descriptions : name -> a short sentence.
+
+    Raises
+    ------
+    ValueError : lengths differ, a column mixes texts and numbers, or a unit names no column.
+    """
+    units = {name: unit_text(unit) for name, unit in (units or {}).items()}
+    descriptions = dict(descriptions or {})
+    stray = [name for name in (*units, *descriptions) if name not in columns]
+    if stray:
+        raise ValueError(f"units or descriptions of columns that are not there: {', '.join(stray)}")
+    lists = {name: _as_list(values) for name, values in columns.items()}
+    lengths = {name: len(values) for name, (values, _) in lists.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"columns of different lengths: {lengths}")
+    kinds = {name: dtype or _kind(name, values) for name, (values, dtype) in lists.items()}
+    text = io.StringIO()
+    text.write(_header(kinds, units, descriptions, dict(meta or {})))
+    text.write(" ".join(_quoted(name) for name in columns) + "\n")
+    cells = [_cells(values, kinds[name]) for name, (values, _) in lists.items()]
+    text.writelines(" ".join(row) + "\n" for row in zip(*cells, strict=True))
+    return write_atomic(path, text.getvalue())
+
+
+def _as_list(values: Sequence) -> tuple[list, str | None]:
+    """(plain Python list, ECSV type where the values' own type says it)."""
+    dtype = getattr(values, "dtype", None)
+    if dtype is None:
+        return [item.item() if hasattr(item, "item") else item for item in values], None
+    if getattr(values, "ndim", 1) != 1:
+        raise ValueError(f"a column has one dimension, not {values.ndim}")
+    name = str(dtype.name)
+    masked = getattr(values, "mask", None)
+    items = values.tolist()
+    if masked is not None and getattr(masked, "ndim", 0) == 1:
+        items = [None if hidden else item for item, hidden in zip(items, masked.tolist(), strict=True)]
+    if name == "float32":  # the shortest text that gives the same float32
+        items = [
+            None if item is None else float(str(value)) for item, value in zip(items, values, strict=True)
+        ]
+    known = name if name in _INTEGERS | _FLOATS | {"bool"} else None
+    return items, known
+
+
+def _kind(name: str, values: list) -> str:
+    """ECSV type of a list: bool, int64, float64 or string."""
+    types = {type(value) for value in values if value is not None}
+    if types <= {bool} and types:
+        return "bool"
+    if types <= {int} and types:
+        return "int64"
+    if types <= {int, float}:
+        return "float64"
+    if all(issubclass(kind, str) for kind in types):
+        return "string"
+    raise ValueError(f"column {name} mixes {', '.join(sorted(kind.__name__ for kind in types))}")
+
+
+def _cells(values: list, kind: str) -> list[str]:
+    if kind in _FLOATS:
+        return [_float_text(value) for value in values]
+    if kind == "string":
+        return [_NULL if value is None else _quoted(str(value)) for value in values]
+    return [_NULL if value is None else str(value) for value in values]
+
+
+def _float_text(value: float | None) -> str:
+    if value is None or value != value:
+        return "nan"
+    return repr(float(value)) if math.isfinite(value) else ("inf" if value > 0 else "-inf")
+
+
+def _quoted(text: str) -> str:
+    """A text as one field: quoted where blanks, quotes or nothing would break it."""
+    text = " ".join(text.split("\0")).replace("\r", " ").replace("\n", " ")
+    if text and not any(c in text for c in ' "\t#') and text == text.strip() and text.isprintable():
+        return text
+    return '"' + text.replace('"', '""') + '"'
+
+
+def _header(kinds: dict, units: dict, descriptions: dict, meta: dict) -> str:
+    lines = ["%ECSV 1.0", "---", "datatype:"]
+    for name, kind in kinds.items():
+        entry = f"- {{name: {_yaml(name)}, datatype: {kind}"
+        entry += f", unit: {_yaml(units[name])}" if units.get(name) else ""
+        entry += f", description: {_yaml(descriptions[name])}" if descriptions.get(name) else ""
+        lines.append(entry + "}")
+    if meta:
+        lines.append(f"meta: {_yaml(plain(meta))}")
+    lines.append("schema: astropy-2.0")
+    return "".join(f"# {line}\n" for line in lines)
+
+
+def _yaml(value: object) -> str:
+    """`value` as YAML on one line: JSON is YAML, and JSON in ASCII has no line breaks."""
+    import json
+
+    return json.dumps(value, ensure_ascii=True)
+
+
+# ---- reading -------------------------------------------------------------------------------------
+def read_table(path: Path | str) -> Table:
+    """A table as an astropy Table (units as astropy units, missing values masked)."""
+    from astropy.table import Table
+
+    _head(Path(path))
+    return Table.read(path, format="ascii.ecsv")
+
+
+def table_rows(path: Path | str) -> list[dict]:
+    """Rows as dictionaries of plain Python values; NaN and missing numbers are None, missing texts ``""``.
+
+    Raises
+    ------
+    InputError : not a table, or a row that does not fit it.
+    """
+    columns, _ = table_columns(path)
+    names = list(columns)
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def table_columns(path: Path | str) -> tuple[dict[str, list], dict]:
+    """(columns as lists, header); the header has ``datatype``, ``units``, ``descriptions``, ``meta``."""
+    path = Path(path)
+    head, body = _head(path)
+    kinds = {entry["name"]: entry["datatype"] for entry in head["datatype"]}
+    names = list(kinds)
+    columns: dict[str, list] = {name: [] for name in names}
+    readers = [_reader(kind) for kind in kinds.values()]
+    delimiter = head.get("delimiter", " ")
+    for number, cells in _records(path, body, delimiter):
+        if len(cells) != len(names):
+            raise InputError(f"{len(cells)} values for {len(names)} columns", file=path, where=number)
+        for name, read, cell in zip(names, readers, cells, strict=True):
+            try:
+                columns[name].append(read(cell))
+            except ValueError as error:
+                raise InputError(
+                    f"column {name}: {cell[:40]!r} is not a {kinds[name]}", file=path, where=number
+                ) from error
+    header = {
+        "datatype": kinds,
+        "units": {entry["name"]: str(entry["unit"]) for entry in head["datatype"] if entry.get("unit")},
+        "descriptions": {e["name"]: str(e["description"]) for e in head["datatype"] if e.get("description")},
+        "meta": head.get("meta") or {},
+    }
+    return columns, header
+
+
+def _head(path: Path) -> tuple[dict, list[tuple[int, str]]]:
+    """(parsed header, numbered data lines). The header's column names and the file's must agree."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"the table cannot be read ({error.strerror})", file=path) from error
+    except UnicodeDecodeError as error:
+        raise InputError("is not UTF-8 text", file=path, expected="an ECSV table") from error
+    lines = list(enumerate(text.split("\n"), start=1))
+    comments = [line[2:] for _, line in lines if line.startswith("# ")]
+    if not comments or not comments[0].startswith("%ECSV") or sum(map(len, comments)) > MAX_HEADER_BYTES:
+        raise InputError("is not an ECSV table", file=path, expected="a first line '# %ECSV 1.0'")
+    head = _parse_header("\n".join(comments[1:]), path)
+    body = [
+        (number, line.rstrip("\r")) for number, line in lines if line.strip() and not line.startswith("#")
+    ]
+    delimiter = head.get("delimiter", " ")
+    names = [entry["name"] for entry in head["datatype"]]
+    first = next(_records(path, body[:1], delimiter), (len(lines), []))
+    if first[1] != names:
+        raise InputError("the line of column names does not agree with the header", file=path, where=first[0])
+    return head, body[1:]
+
+
+def _parse_header(text: str, path: Path) -> dict:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        head = yaml.load(
+            text.replace("!astropy.table.SerializedColumn", "").replace("!!omap", ""), Loader=loader
+        )
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError("the header of the table is damaged", file=path) from error
+    entries = head.get("datatype") if isinstance(head, dict) else None
+    well_formed = isinstance(entries, list) and all(
+        isinstance(e, dict) and {"name", "datatype"} <= set(e) for e in entries
+    )
+    if not well_formed:
+        raise InputError("the header of the table names no columns", file=path)
+    for entry in entries:
+        entry["name"] = str(entry["name"])
+    return head
+
+
+def _records(path: Path, lines: Iterable[tuple[int, str]], delimiter: str):
+    """(line number, fields) of each data line."""
+    for number, line in lines:
+        yield number, _fields(line, delimiter, path, number)
+
+
+def _fields(line: str, delimiter: str, path: Path, number: int) -> list[str]:
+    if delimiter != " ":
+        return next(csv.reader([line], delimiter=delimiter), [])
+    if '"' not in line:
+        return line.split()
+    fields, i, length = [], 0, len(line)
+    while i < length:
+        if line[i] == delimiter:
+            i += 1
+            continue
+        if line[i] != '"':
+            stop = line.find(delimiter, i)
+            stop = length if stop < 0 else stop
+            fields.append(line[i:stop])
+            i = stop
+            continue
+        parts, i = [], i + 1
+        while True:
+            stop = line.find('"', i)
+            if stop < 0:
+                raise InputError("a quoted text does not end", file=path, where=number)
+            parts.append(line[i:stop])
+            i = stop + 1
+            if line[i : i + 1] != '"':
+                break
+            parts.append('"')
+            i += 1
+        fields.append("".join(parts))
+    return fields
+
+
+def _reader(kind: str):
+    if kind in _FLOATS:
+        return _read_float
+    if kind in _INTEGERS:
+        return lambda cell: int(cell) if cell else None
+    if kind == "bool":
+        return _read_bool
+    return str
+
+
+def _read_float(cell: str) -> float | None:
+    value = float(cell) if cell else math.nan
+    return None if value != value else value
+
+
+def _read_bool(cell: str) -> bool | None:
+    if cell not in ("", "True", "False"):
+        raise ValueError(cell)
+    return None if not cell else cell == "True"
+
+
+# ---- joining -------------------------------------------------------------------------------------
+def join_tables(paths: Iterable[Path | str], out: Path | str) -> Path:
+    """Put tables of the same subject under one another, in the order given.
+
+    A column that a table lacks is missing in its rows. Units must agree; ``meta`` keeps what is the same
+    in all.
+
+    Raises
+    ------
+    InputError : no table, or units or types that do not agree.
+    """
+    paths = [Path(path) for path in paths]
+    if not paths:
+        raise InputError("no tables to join", file=out)
+    read = [table_columns(path) for path in paths]
+    kinds: dict[str, str] = {}
+    units: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
+    for path, (columns, header) in zip(paths, read, strict=True):
+        for name in columns:
+            kind, unit = header["datatype"][name], header["units"].get(name, "")
+            if name in kinds and units[name] != unit:
+                raise InputError(
+                    f"column {name} has the unit {unit or 'none'}", file=path, expected=units[name] or "none"
+                )
+            kinds[name] = _common(kinds.get(name, kind), kind, columns[name], name, path)
+            units[name] = unit
+            descriptions.setdefault(name, header["descriptions"].get(name, ""))
+    joined: dict[str, list] = {name: [] for name in kinds}
+    for columns, _ in read:
+        length = len(next(iter(columns.values()), []))
+        for name, column in joined.items():
+            column.extend(columns.get(name, [None] * length))
+    return write_table(
+        out,
+        {name: [_to(kinds[name], value) for value in column] for name, column in joined.items()},
+        {name: unit for name, unit in units.items() if unit},
+        _same_in_all([header["meta"] for _, header in read]),
+        {name: text for name, text in descriptions.items() if text},
+    )
+
+
+def _common(first: str, second: str, values: list, name: str, path: Path) -> str:
+    """Type that holds both; an empty column takes the other's."""
+    if first == second or not any(value is not None and value != "" for value in values):
+        return first
+    if first in _INTEGERS | _FLOATS and second in _INTEGERS | _FLOATS:
+        return "float64" if {first, second} & _FLOATS else "int64"
+    raise InputError(f"column {name} is {second}", file=path, expected=first)
+
+
+def _to(kind: str, value: object) -> object:
+    if kind in _FLOATS:
+        return math.nan if value is None or value == "" else float(value)
+    if kind == "string":
+        return "" if value is None else value
+    return None if value == "" else value
+
+
+def _same_in_all(metas: list[dict]) -> dict:
+    return {key: value for key, value in metas[0].items() if all(meta.get(key) == value for meta in metas)}
