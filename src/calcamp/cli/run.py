@@ -17,10 +17,13 @@ app = typer.Typer(add_completion=False)
 def run(
     ctx: typer.Context,
     session: Annotated[Path, typer.Argument(help="session YAML")],
-    cores: Annotated[int, typer.Option("--cores", "-c", help="cores to use; all of the machine by default")] = 0,
+    cores: Annotated[
+        int, typer.Option("--cores", "-c", help="cores to use; all of the machine by default")
+    ] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="show what would be done")] = False,
     unlock: Annotated[
-        bool, typer.Option("--unlock-dead", help="remove the lock of a run that is proved dead, without asking")
+        bool,
+        typer.Option("--unlock-dead", help="remove the lock of a run that is proved dead, without asking"),
     ] = False,
 ) -> None:
     """Run a session: the same as snakemake, whose options may follow.
@@ -52,9 +55,17 @@ def run(
         if not unlock and not (sys.stdin.isatty() and typer.confirm(ask, default=True)):
             print(f"calcamp: {ask} Say so with --unlock-dead", file=sys.stderr)
             raise typer.Exit(1)
-        done = subprocess.run([*base, "--unlock", "--quiet", "all"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*base, "--unlock", "--quiet", "all"], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             print(done.stderr, file=sys.stderr)
             raise typer.Exit(1)
-    command = [*base, "--cores", str(cores or os.cpu_count() or 1), *(["--dry-run"] if dry_run else []), *ctx.args]
+    command = [
+        *base,
+        "--cores",
+        str(cores or os.cpu_count() or 1),
+        *(["--dry-run"] if dry_run else []),
+        *ctx.args,
+    ]
     raise typer.Exit(subprocess.run(command, check=False).returncode)

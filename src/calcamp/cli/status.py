@@ -32,14 +32,20 @@ def collect(planned) -> dict:
             "acquired": "-",
             "obsids": None,
             "subtasks": [sum(r["status"] == "done" for r in done), len(records)],
-            "crashed": [f"{r['subtask']}{f' CCD{r["ccd"]}' if r.get('ccd') else ''}" for r in done if r["status"] == "crashed"],
+            "crashed": [
+                f"{r['subtask']}{f' CCD{r["ccd"]}' if r.get('ccd') else ''}"
+                for r in done
+                if r["status"] == "crashed"
+            ],
             "verdict": None,
             "flags": [],
             "report": None,
         }
         if manifest.is_file():
             found = read_json(manifest)
-            item.update(acquired=found["status"], obsids=found["obsids"], frames=[len(found["exposures"]), declared])
+            item.update(
+                acquired=found["status"], obsids=found["obsids"], frames=[len(found["exposures"]), declared]
+            )
         else:
             item.update(_waiting(planned, name))
         if verdict.is_file():
@@ -49,7 +55,13 @@ def collect(planned) -> dict:
             item["report"] = str(planned.results.report(name))
         tests.append(item)
     running = "running" if is_running(state) else "dead (killed)" if is_dead(state) else "not running"
-    return {"session": planned.session.session, "run": running, "by": state.get("user"), "started": state.get("started"), "tests": tests}
+    return {
+        "session": planned.session.session,
+        "run": running,
+        "by": state.get("user"),
+        "started": state.get("started"),
+        "tests": tests,
+    }
 
 
 def _waiting(planned, name: str) -> dict:
@@ -60,7 +72,12 @@ def _waiting(planned, name: str) -> dict:
     if not note.is_file():
         return {}
     state = read_json(note)
-    return {"acquired": "waiting", "frames": [state["frames"], state["declared"]], "obsids": state.get("obsids"), "waiting": state}
+    return {
+        "acquired": "waiting",
+        "frames": [state["frames"], state["declared"]],
+        "obsids": state.get("obsids"),
+        "waiting": state,
+    }
 
 
 @app.command()
@@ -88,11 +105,15 @@ def status(
             t["acquired"],
             f"{t['frames'][0]}/{t['frames'][1]}",
             "-".join(map(str, t["obsids"])) if t["obsids"] else "",
-            f"{t['subtasks'][0]}/{t['subtasks'][1]}" + (f" ({', '.join(t['crashed'])} crashed)" if t["crashed"] else ""),
+            f"{t['subtasks'][0]}/{t['subtasks'][1]}"
+            + (f" ({', '.join(t['crashed'])} crashed)" if t["crashed"] else ""),
             t["verdict"] or "",
             " ".join(t["flags"]),
         )
-    print(f"session {state['session']}: {state['run']}" + (f", started {state['started']} by {state['by']}" if state["started"] else ""))
+    print(
+        f"session {state['session']}: {state['run']}"
+        + (f", started {state['started']} by {state['by']}" if state["started"] else "")
+    )
     Console(file=sys.stdout).print(table)
     if state["run"].startswith("dead"):
         print(f"The last run was killed. Go on with:  calcamp run {session} --unlock-dead")

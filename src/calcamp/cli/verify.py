@@ -49,7 +49,11 @@ def problems_of(folder: Path) -> tuple[list[str], int]:
                 problems.append(f"{file}: missing")
             elif sha256(file) != digest:
                 problems.append(f"{file}: changed since it was made")
-    for target in (folder / "verdict.json", folder / f"{folder.name}_report.pdf", folder / f"{folder.name}_report.html"):
+    for target in (
+        folder / "verdict.json",
+        folder / f"{folder.name}_report.pdf",
+        folder / f"{folder.name}_report.html",
+    ):
         if not target.is_file():
             problems.append(f"{target}: missing")
     return problems, read
@@ -69,14 +73,18 @@ def verify(
     from calcamp.data.files import read_json
 
     if not results.is_dir():
-        raise typer.BadParameter(f"{results}: no such folder; give the results of a session, e.g. results/D11")
+        raise typer.BadParameter(
+            f"{results}: no such folder; give the results of a session, e.g. results/D11"
+        )
     run = results / "config" / "run.json"
     if run.is_file():
         folders = [results / name for name in read_json(run)["tests"]]
     elif (results / "manifest.json").is_file():
         folders = [results]
     else:
-        raise typer.BadParameter(f"{results}: neither a session's results (config/run.json) nor a test's (manifest.json)")
+        raise typer.BadParameter(
+            f"{results}: neither a session's results (config/run.json) nor a test's (manifest.json)"
+        )
     report = {}
     total = 0
     for folder in folders:

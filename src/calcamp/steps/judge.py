@@ -56,7 +56,9 @@ def link_products(folder: Path, records: list[dict]) -> list[dict]:
             target = products / source.name
             link_or_copy(source, target)
             wanted.add(target.name)
-            listed.append({**product, "file": f"products/{target.name}", "sha256": record["files"].get(product["file"])})
+            listed.append(
+                {**product, "file": f"products/{target.name}", "sha256": record["files"].get(product["file"])}
+            )
     for old in products.iterdir():
         if old.name not in wanted:
             old.unlink()
@@ -65,7 +67,9 @@ def link_products(folder: Path, records: list[dict]) -> list[dict]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m calcamp.steps.judge", description=__doc__.split("\n")[0])
-    parser.add_argument("--plan", required=True, type=Path, help="plan file of the test (config/plan/<TEST>.json)")
+    parser.add_argument(
+        "--plan", required=True, type=Path, help="plan file of the test (config/plan/<TEST>.json)"
+    )
     parser.add_argument("--folder", required=True, type=Path, help="results folder of the test")
     args = parser.parse_args(argv)
     from calcamp.quality.judge import judge
@@ -77,7 +81,9 @@ def main(argv: list[str] | None = None) -> int:
     products = link_products(args.folder, records)
     verdict = judge(judging, manifest, tables, records, products)
     write_json(args.folder / "verdict.json", verdict)
-    print(f"{verdict['test']}: {verdict['verdict']}; flags: {', '.join(f['name'] for f in verdict['flags']) or 'none'}")
+    print(
+        f"{verdict['test']}: {verdict['verdict']}; flags: {', '.join(f['name'] for f in verdict['flags']) or 'none'}"
+    )
     return 0
 
 

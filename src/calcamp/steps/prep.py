@@ -38,7 +38,11 @@ def prep(ctx: runner.Context) -> None:
         data = assemble({q: image.data[q] for q in QUADRANTS}, ctx.detector)
         dq = assemble({q: image.dq[q] for q in QUADRANTS}, ctx.detector)
         write_product(ctx.into / name, header, [("DATA", data, "ADU", {}), ("DQ", dq, "", {})])
-        for key, value in zip(rows, (exposure.obsid, exposure.column, exposure.frame, ctx.ccd, name, "; ".join(image.steps)), strict=True):
+        for key, value in zip(
+            rows,
+            (exposure.obsid, exposure.column, exposure.frame, ctx.ccd, name, "; ".join(image.steps)),
+            strict=True,
+        ):
             rows[key].append(value)
         ctx.progress(number, len(exposures))
     ctx.write_table("prepared", rows)

@@ -10,7 +10,9 @@ from pathlib import Path
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m calcamp.steps.summary", description=__doc__)
     parser.add_argument("--results", required=True, type=Path, help="results folder of the session")
-    parser.add_argument("--ended-with-errors", action="store_true", help="the run failed: say which tests are not there")
+    parser.add_argument(
+        "--ended-with-errors", action="store_true", help="the run failed: say which tests are not there"
+    )
     args = parser.parse_args(argv)
     from calcamp.report.summary import write_summary
 
