@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from calcamp.config.errors import ConfigError, did_you_mean
-from calcamp.config.products import CCDS, QUADRANTS
+from calcamp.config.products import QUADRANTS
 from calcamp.config.shape import File, Name, Shape
 
 #: The 20 sources of a CCD: quadrant and first letter of ALPHA, BRAVO, CHARLIE, DELTA, ECHO.
@@ -94,7 +95,7 @@ class ShutterTable(File):
             )
         for name in ("commanded", "actual"):
             times = getattr(self, name)
-            if any(b <= a for a, b in zip(times, times[1:], strict=False)) or times[0] < 0:
+            if any(b <= a for a, b in pairwise(times)) or times[0] < 0:
                 raise ValueError(f"{name} times must grow, from 0 or more; correct their order")
         return self
 
@@ -208,6 +209,3 @@ class Chamber(File):
             return find_file(f"chambers/{kind}", name, self.folder)
         except ConfigError as error:
             raise self.error((key,), error.message, error.remedy) from None
-
-
-assert len(SPOTS) == 20 and len(CCDS) == 3

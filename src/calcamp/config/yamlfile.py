@@ -314,12 +314,13 @@ def parse_yaml(text: str, file: Path | str = "<text>") -> Document:
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     reader = _Reader(file)
     take = reader.take
+    faults: list[ConfigError] = []
     try:
         for event in yaml.parse(text, Loader=loader):
             take(event)
     except yaml.YAMLError as error:
-        raise_all([*reader.faults, _syntax_error(error, file)])
-    raise_all(reader.faults)
+        faults = [_syntax_error(error, file)]
+    raise_all([*reader.faults, *faults])
     return Document(reader.root, reader.lines, Path(file))
 
 
