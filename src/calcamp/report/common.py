@@ -1,0 +1,999 @@
+"""Sections that every report has: front page, inventory, structure, house-keeping, compliance, checks, inputs."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+from calcamp.report import figures as fig
+from calcamp.report.base import (
+    CCDS,
+    LONG_TABLE,
+    NOT_MEASURED,
+    QUADRANTS,
+    REGION_NAMES,
+    Beam,
+    Cell,
+    Facts,
+    Note,
+    ReportData,
+    Section,
+    TableBlock,
+    Text,
+    Verbatim,
+    as_dict,
+    as_list,
+    is_number,
+    label,
+    number,
+    obsid_tuple,
+    plain_table,
+    pretty_unit,
+    scope_text,
+    state_of,
+    title,
+    with_error,
+    worst,
+)
+
+_VALUE_KEYS = {
+    "check",
+    "ok",
+    "value",
+    "err",
+    "low",
+    "high",
+    "obsids",
+    "n",
+    "unit",
+    "min",
+    "max",
+    "mean",
+    "worst",
+}
+_VALUE_KEYS |= {
+    "limit",
+    "reason",
+    "quantity",
+    "violations",
+    "n_violating",
+    "flag",
+    "flags",
+    "limits",
+    "source",
+}
+
+
+# ---- page one -----------------------------------------------------------------------------------------
+_WORDS = {
+    "pass": ("PASS", "pass"),
+    "fail": ("FAIL", "fail"),
+    "go": ("GO", "pass"),
+    "no_go": ("NO GO", "fail"),
+}
+
+
+def front(data: ReportData) -> dict:
+    """Everything on page one, as plain values and blocks for the template."""
+    verdict = data.verdict
+    word, state = _WORDS.get(str(verdict.get("verdict")).lower(), ("NO VERDICT", "none"))
+    definition = data.definition
+    note = {"pass": "all checks within limits", "fail": "see flags and red cells", "none": "not judged"}[
+        state
+    ]
+    frames = as_dict(verdict.get("frames"))
+    sentence = (
+        f"Block {verdict.get('block', '–')}, session {verdict.get('session', '–')}, OBSIDs {obsid_range(data)}; "
+        f"frames: {number(frames.get('declared'))} declared, {number(frames.get('found'))} found, "
+        f"{number(frames.get('used'))} used."
+    )
+    flags = data.flags[:8]
+    return {
+        "test": data.test,
+        "word": word,
+        "state": state,
+        "word_note": note,
+        "subject": getattr(definition, "title", "") or "Calibration test",
+        "sentence": sentence,
+        "notes": _front_notes(data),
+        "facts": _front_facts(data),
+        "flags": [_flag_row(flag) for flag in flags],
+        "more_flags": len(data.flags) - len(flags),
+        "lights": traffic_lights(data),
+        "headlines": headline_blocks(data, most=4),
+    }
+
+
+def obsid_range(data: ReportData) -> str:
+    ends = as_list(data.verdict.get("obsids")) or data.obsids
+    return f"{ends[0]}–{ends[-1]}" if ends else NOT_MEASURED
+
+
+def _front_notes(data: ReportData) -> list[Note]:
+    notes = [Note(f"This report is not complete: {problem}.", "bad") for problem in data.problems]
+    status = data.verdict.get("status")
+    if status and status != "complete":
+        notes.append(Note(f"Status of the test: {status}. {data.manifest.get('reason') or ''}", "bad"))
+    for name, entry in as_dict(data.verdict.get("subtasks")).items():
+        entry = as_dict(entry)
+        if entry.get("status") in ("failed", "crashed", "error"):
+            notes.append(
+                Note(
+                    f"Sub-task {name} {entry['status']}. {entry.get('reason') or entry.get('error') or ''}",
+                    "bad",
+                )
+            )
+    return notes
+
+
+def _front_facts(data: ReportData) -> list[list[tuple[str, str]]]:
+    verdict = data.verdict
+    serials = as_dict(verdict.get("serials"))
+    left = [
+        ("Test", data.test),
+        ("Block", _text(verdict.get("block"))),
+        ("Serials", ", ".join(f"{k.upper()} {v}" for k, v in serials.items()) or NOT_MEASURED),
+        ("Chamber", _text(verdict.get("chamber"))),
+        ("ELVIS", _text(verdict.get("elvis"))),
+    ]
+    right = [
+        ("Session", _text(verdict.get("session"))),
+        ("OBSIDs", obsid_range(data)),
+        ("Day-folders", ", ".join(map(folder_name, as_list(verdict.get("day_folders")))) or NOT_MEASURED),
+        ("Script", _text(verdict.get("script"))),
+        (
+            "Status, run",
+            f"{_text(verdict.get('status'))}; {_stamp(verdict.get('started'))} to {_stamp(verdict.get('ended'))}",
+        ),
+    ]
+    return [left, right]
+
+
+def _text(value) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k}: {v}" for k, v in value.items())
+    return NOT_MEASURED if value in (None, "", []) else str(value)
+
+
+def folder_name(path) -> str:
+    """Last part of a folder's path: where it lay on the machine is no part of a report."""
+    return _text(path).rstrip("/").rsplit("/", 1)[-1]
+
+
+def _stamp(value) -> str:
+    return str(value)[:19].replace("T", " ") if value else NOT_MEASURED
+
+
+def _flag_row(flag: dict) -> dict:
+    return {
+        "name": str(flag.get("name", "?")),
+        "cause": _text(flag.get("cause")),
+        "scope": scope_text(flag.get("scope")),
+    }
+
+
+def traffic_lights(data: ReportData) -> Beam:
+    """State of every CCD and quadrant from all compliance cells; red ones name the failing checks."""
+    states, failing, counts = defaultdict(list), defaultdict(list), defaultdict(int)
+    for cell in data.compliance:
+        if cell.get("ccd") is None:
+            continue
+        quadrants = (cell["quadrant"],) if cell.get("quadrant") in QUADRANTS else QUADRANTS
+        for quadrant in quadrants:
+            key = (cell["ccd"], quadrant)
+            state = state_of(cell.get("ok"))
+            states[key].append(state)
+            counts[key] += state != "none"
+            if state == "fail":
+                failing[key].append(short_check(cell))
+    cells = {}
+    for ccd in CCDS:
+        for quadrant in QUADRANTS:
+            key = (ccd, quadrant)
+            state = worst(states[key])
+            names = list(dict.fromkeys(failing[key]))
+            text = {"pass": f"{counts[key]} checks passed", "none": "not measured"}.get(state, "")
+            if names:
+                text = ", ".join(names[:3]) + (f" +{len(names) - 3}" if len(names) > 3 else "")
+            cells[key] = Cell(text, state)
+    return Beam(
+        cells, "Verdict by CCD and quadrant, as the beam sees the block (all compliance checks together)"
+    )
+
+
+def short_check(cell: dict) -> str:
+    name = title(str(cell.get("check", "?")).replace("compliance_", ""))
+    region = cell.get("region")
+    return f"{name} ({region})" if region else name
+
+
+# ---- headline numbers -----------------------------------------------------------------------------------
+def headline_blocks(data: ReportData, most: int | None = None, start: int = 0) -> list:
+    """Headline numbers, a beam table per quantity, coloured by the compliance check of the same name."""
+    groups: dict[tuple, dict] = {}
+    loose = []
+    for item in data.headline:
+        if item.get("ccd") in CCDS and item.get("quadrant") in QUADRANTS:
+            extra = tuple(
+                (k, v) for k, v in sorted(item.items()) if k not in _HEADLINE_KEYS and v is not None
+            )
+            groups.setdefault((str(item.get("quantity")), extra), {})[item["ccd"], item["quadrant"]] = item
+        else:
+            loose.append(item)
+    blocks = [_headline_beam(data, name, extra, items) for (name, extra), items in groups.items()]
+    if loose:
+        blocks.append(_headline_table(loose))
+    return blocks[start:] if most is None else blocks[start : start + most]
+
+
+_HEADLINE_KEYS = {
+    "quantity",
+    "ccd",
+    "quadrant",
+    "value",
+    "err",
+    "unit",
+    "n",
+    "is_limit",
+    "low",
+    "high",
+    "ok",
+    "reason",
+    "flag",
+}
+_HEADLINE_KEYS |= {"sys", "systematic"}
+
+
+def _headline_beam(data: ReportData, name: str, extra: tuple, items: dict) -> Beam:
+    cells, bounds = {}, set()
+    for key, item in items.items():
+        judged = _judged(data, item)
+        low, high = judged.get("low"), judged.get("high")
+        if is_number(low) or is_number(high):
+            bounds.add((low, high))
+        state = state_of(judged["ok"]) if "ok" in judged else ""
+        if not is_number(item.get("value")):
+            state = "none"
+        cells[key] = Cell(with_error(item.get("value"), item.get("err"), bool(item.get("is_limit"))), state)
+    unit = next((pretty_unit(i["unit"]) for i in items.values() if i.get("unit")), "")
+    caption = title(name) + "".join(
+        f", {REGION_NAMES.get(v, v) if k == 'region' else f'{k} {v}'}" for k, v in extra
+    )
+    caption += f" [{unit}]" if unit else ""
+    if len(bounds) == 1:
+        caption += f", limits {_bounds(*bounds.pop())}"
+    elif bounds:
+        caption += ", limits per quadrant in the compliance table"
+    return Beam(cells, caption)
+
+
+def _bounds(low, high) -> str:
+    return f"{number(low) if is_number(low) else '−∞'} to {number(high) if is_number(high) else '∞'}"
+
+
+def _judged(data: ReportData, item: dict) -> dict:
+    """The compliance cell that judges a headline number: its own limits, or those of the same check and keys."""
+    if is_number(item.get("low")) or is_number(item.get("high")):
+        return item
+    keys = {k: v for k, v in item.items() if k not in _HEADLINE_KEYS or k in ("ccd", "quadrant")}
+    for cell in data.compliance:
+        if item.get("quantity") in (cell.get("check"), cell.get("quantity")) and all(
+            cell.get(k) == v for k, v in keys.items() if v is not None
+        ):
+            return cell
+    return {}
+
+
+def _headline_table(items: list[dict]) -> TableBlock:
+    rows = []
+    for item in items[:LONG_TABLE]:
+        keys = ", ".join(f"{k} {v}" for k, v in item.items() if k not in _HEADLINE_KEYS and v is not None)
+        where = ", ".join(p for p in (label(item.get("ccd"), item.get("quadrant")), keys) if p)
+        text = with_error(item.get("value"), item.get("err"), bool(item.get("is_limit")))
+        state = "" if is_number(item.get("value")) else "none"
+        rows.append(
+            [
+                Cell(title(item.get("quantity", "?"))),
+                Cell(where, align="l"),
+                Cell(text, state),
+                Cell(pretty_unit(item.get("unit") or ""), align="l"),
+                Cell(number(item.get("n"))),
+            ]
+        )
+    return TableBlock(
+        ["Quantity", "Where", "Value", "Unit", "n"], rows, "Other headline numbers", len(items) - len(rows)
+    )
+
+
+# ---- front matter -----------------------------------------------------------------------------------------
+DOCUMENTS = (("EUCL-MSS", "Euclid VIS ground calibration campaign: test descriptions", "applicable"),)
+
+
+def front_matter(
+    data: ReportData, people: list[dict], documents: list[dict], versions: list[dict], issue: dict
+) -> Section:
+    """Purpose, scope, documents, people, versions, document tracking."""
+    definition = data.definition
+    purpose = getattr(definition, "purpose", "") or f"Results of the test {data.test}."
+    scope = (
+        f"One run of {data.test} on block {data.verdict.get('block', '–')}, OBSIDs {obsid_range(data)}. Judged are the "
+        "images of this run and what was measured on them; every number carries its error, and what could not be "
+        "measured is grey, never zero."
+    )
+    sub = [
+        Section("Purpose and scope", [Text(purpose), Text(scope)], "purpose"),
+        Section("Applicable and reference documents", [_documents(documents)], "documents"),
+        Section("People", [_people(people)], "people"),
+        Section("Versions", [_versions(data, versions)], "versions"),
+        Section("Document tracking", [_tracking(issue)], "tracking"),
+    ]
+    return Section("About this document", [], "about", sub)
+
+
+def _documents(documents: list[dict]):
+    if not documents:
+        return Text("No applicable or reference document is named in the configuration.")
+    rows = [
+        [
+            Cell(_text(d.get("reference"))),
+            Cell(_text(d.get("title")), align="l"),
+            Cell(_text(d.get("issue")), align="l"),
+        ]
+        for d in documents
+    ]
+    return TableBlock(["Reference", "Title", "Issue"], rows)
+
+
+def _people(people: list[dict]):
+    known = {str(p.get("role", "")).lower(): p for p in people}
+    rows = []
+    for role in dict.fromkeys(["author", "contributor", "approval", "authorisation", *known]):
+        person = known.get(role, {})
+        rows.append(
+            [
+                Cell(title(role)),
+                Cell(person.get("name") or "", align="l"),
+                Cell(person.get("position") or "", align="l"),
+                Cell(""),
+                Cell(""),
+            ]
+        )
+    return TableBlock(["Role", "Name", "Position", "Date", "Signature"], rows)
+
+
+def _versions(data: ReportData, versions: list[dict]) -> Facts:
+    pairs = [("calcamp, measured and judged", _text(data.verdict.get("calcamp_version")))]
+    pairs += [(str(v["name"]), str(v["version"])) for v in versions]
+    pairs += [
+        ("Verdict schema", _text(data.verdict.get("schema"))),
+        ("Manifest schema", _text(data.manifest.get("schema"))),
+    ]
+    return Facts(pairs)
+
+
+def _tracking(issue: dict) -> TableBlock:
+    row = [
+        Cell(_text(issue.get(k)), align="l" if k != "issue" else "")
+        for k in ("issue", "date", "pages", "change", "comment")
+    ]
+    return TableBlock(["Issue", "Date", "Pages", "Change", "Comment"], [row])
+
+
+# ---- flags ------------------------------------------------------------------------------------------------
+def flags(data: ReportData) -> Section:
+    """Every flag with cause and scope, and the state of the sub-tasks."""
+    section = Section("Flags and sub-tasks", [], "flags")
+    if data.flags:
+        rows = []
+        for flag in data.flags[: 4 * LONG_TABLE]:
+            row = _flag_row(flag)
+            rows.append(
+                [Cell(row["name"], "fail"), Cell(row["cause"], align="l"), Cell(row["scope"], align="l")]
+            )
+        section.blocks.append(
+            TableBlock(["Flag", "Cause", "Where"], rows, "", len(data.flags) - len(rows), "verdict.json")
+        )
+    else:
+        section.blocks.append(Text("No flag was raised."))
+    subtasks = as_dict(data.verdict.get("subtasks"))
+    if subtasks:
+        rows = []
+        for name, entry in subtasks.items():
+            entry = as_dict(entry)
+            bad = entry.get("status") in ("failed", "crashed", "error")
+            minutes = entry.get("minutes")
+            rows.append(
+                [
+                    Cell(str(name)),
+                    Cell(_text(entry.get("status")), "fail" if bad else "", align="l"),
+                    Cell(f"{minutes:.2f}" if is_number(minutes) else NOT_MEASURED),
+                    Cell(_text(entry.get("reason") or entry.get("error")) if bad else "", align="l"),
+                ]
+            )
+        section.blocks.append(TableBlock(["Sub-task", "Status", "Minutes", "Remark"], rows, "Sub-tasks"))
+        for name, entry in subtasks.items():
+            trace = as_dict(entry).get("traceback")
+            if trace:
+                lines = trace if isinstance(trace, list) else str(trace).splitlines()
+                section.blocks.append(Verbatim("\n".join(map(str, lines[-15:])), f"Last lines of {name}"))
+    return section
+
+
+# ---- data -------------------------------------------------------------------------------------------------
+_INVENTORY = ("exptime", "rdmode", "chinj", "v_tpump", "s_tpump", "source", "wave")
+
+
+def inventory(data: ReportData) -> Section:
+    """What was taken: one row per exposure, the target of every OBSID link."""
+    section = Section("Data inventory", [], "inventory")
+    if not data.exposures:
+        section.blocks.append(Note("The manifest lists no exposures.", "missing"))
+        return section
+    used = _unused(data)
+    first = data.exposures[0]
+    extra = [key for key in _INVENTORY if _logged(first, key) is not None]
+    rows = []
+    for exposure in data.exposures:
+        obsid = exposure.get("obsid")
+        files = as_dict(exposure.get("files"))
+        row = [
+            Cell(str(obsid), anchor=f"obs-{obsid}"),
+            Cell(
+                f"col{exposure['column']:03d}"
+                if isinstance(exposure.get("column"), int)
+                else _text(exposure.get("column"))
+            ),
+            Cell(_text(exposure.get("frame"))),
+            *[Cell(number(_logged(exposure, key))) for key in extra],
+            Cell(folder_name(exposure.get("day_folder")), align="l"),
+            Cell(
+                " ".join(f"CCD{c}" for c, f in files.items() if f) or NOT_MEASURED,
+                "" if len(files) == 3 else "none",
+            ),
+            Cell("yes" if exposure.get("hk") else "no", "" if exposure.get("hk") else "none"),
+            Cell(used.get(obsid, "used"), "none" if obsid in used else "", align="l"),
+        ]
+        rows.append(row)
+    header = ["OBSID", "Column", "Frame", *extra, "Day-folder", "Files", "HK", "Use"]
+    section.blocks.append(TableBlock(header, rows, "", compact=True))
+    return section
+
+
+def _logged(exposure: dict, key: str):
+    for source in (exposure, as_dict(exposure.get("values")), as_dict(exposure.get("log_row"))):
+        if source.get(key) is not None:
+            return source[key]
+    return None
+
+
+def _unused(data: ReportData) -> dict[int, str]:
+    """OBSIDs left out whole or in part, with where."""
+    out = defaultdict(list)
+    for item in as_list(data.verdict.get("excluded")):
+        item = as_dict(item)
+        out[item.get("obsid")].append(label(item.get("ccd"), item.get("quadrant")) or "all")
+    return {obsid: "left out: " + ", ".join(dict.fromkeys(where)) for obsid, where in out.items()}
+
+
+def structure(data: ReportData) -> Section:
+    """Expected against found: missing, unexpected, mismatching."""
+    section = Section("Structure check", [], "structure")
+    manifest = data.manifest
+    status = manifest.get("status")
+    found = {name: as_list(manifest.get(name)) for name in ("missing", "unexpected", "mismatches")}
+    if not any(found.values()) and status == "complete":
+        section.blocks.append(
+            Text("The acquisition is consistent with the script: all frames were found, all keys match.")
+        )
+        return section
+    reason = f" {manifest['reason']}" if manifest.get("reason") else ""
+    section.blocks.append(
+        Note(
+            f"Status of the acquisition: {_text(status)}.{reason}", "info" if status == "complete" else "bad"
+        )
+    )
+    for name, caption in (("missing", "Missing frames"), ("unexpected", "Unexpected exposures")):
+        if found[name]:
+            section.blocks.append(_free_table(found[name], caption))
+        else:
+            section.blocks.append(Text(f"{caption}: none."))
+    if found["mismatches"]:
+        rows = [
+            [
+                Cell(_text(as_dict(m).get("obsid")), obsids=()),
+                Cell(_text(as_dict(m).get("key")), align="l"),
+                Cell(_text(as_dict(m).get("expected")), align="l"),
+                Cell(_text(as_dict(m).get("found")), "fail", align="l"),
+            ]
+            for m in found["mismatches"][:LONG_TABLE]
+        ]
+        more = len(found["mismatches"]) - len(rows)
+        section.blocks.append(
+            TableBlock(["OBSID", "Key", "Expected", "Found"], rows, "Mismatches", more, "manifest.json")
+        )
+    else:
+        section.blocks.append(Text("Mismatches: none."))
+    return section
+
+
+def _free_table(items: list, caption: str) -> TableBlock:
+    """A table of dictionaries of unknown keys, or of plain values."""
+    dictionaries = [item if isinstance(item, dict) else {"item": item} for item in items]
+    keys = list(dict.fromkeys(key for item in dictionaries for key in item))
+    rows = [[Cell(_text(item.get(key)), align="l") for key in keys] for item in dictionaries[:LONG_TABLE]]
+    return TableBlock(
+        [title(key) for key in keys], rows, caption, len(items) - len(rows), "manifest.json", True
+    )
+
+
+# ---- house-keeping -----------------------------------------------------------------------------------------
+HK_PASSES = (
+    ("hk_command", "Performance, against the commanded value"),
+    ("hk_performance", "Performance, absolute"),
+    ("hk_safe", "Safe, absolute"),
+)
+
+
+def _hk_pass(check: str) -> int:
+    """Which of the three passes a check name belongs to."""
+    name = check.lower()
+    if "safe" in name:
+        return 2
+    return 0 if "command" in name or "relative" in name else 1
+
+
+def house_keeping(data: ReportData) -> Section:
+    """Three passes with the keys out of limits, and plots of every key against time."""
+    section = Section("House-keeping", [], "hk", page_break=True)
+    cells = data.checks("hk", "HK")
+    section.blocks.append(_hk_passes(cells))
+    offenders = [c for c in cells if c.get("ok") is False]
+    if offenders:
+        section.blocks.append(_hk_offenders(offenders))
+    table = data.table("hk")
+    if table is None:
+        section.blocks.append(Note(data.why_no_table("hk"), "missing"))
+    elif not table.has("key", "obsid", "mean"):
+        section.blocks.append(Note("Table hk lacks the columns obsid, key and mean.", "missing"))
+    else:
+        section.blocks += _hk_figures(data, table, cells)
+    return section
+
+
+def _hk_passes(cells: list[dict]) -> TableBlock:
+    rows = []
+    for index, (_, name) in enumerate(HK_PASSES):
+        group = [c for c in cells if _hk_pass(str(c.get("check"))) == index]
+        by_state = {
+            s: sorted({str(c.get("key", "?")) for c in group if state_of(c.get("ok")) == s})
+            for s in ("pass", "fail", "none")
+        }
+        bad, blank = by_state["fail"], [k for k in by_state["none"] if k not in by_state["fail"]]
+        passed = [k for k in by_state["pass"] if k not in bad]
+        if not group:
+            verdict, state = "not checked", "none"
+        elif bad:
+            verdict, state = ", ".join(bad), "fail"
+        else:
+            verdict, state = ("ALL PASSED", "pass") if not blank else ("no key out of limits", "pass")
+        rows.append(
+            [
+                Cell(name),
+                Cell(str(len(passed))),
+                Cell(verdict, state, align="l"),
+                Cell(", ".join(blank), align="l"),
+            ]
+        )
+    return TableBlock(["Pass", "Keys in limits", "Keys out of limits", "Not measured"], rows)
+
+
+def _hk_offenders(cells: list[dict]) -> TableBlock:
+    rows = []
+    for cell in cells[:LONG_TABLE]:
+        rows.append(
+            [
+                Cell(str(cell.get("key", "?"))),
+                Cell(HK_PASSES[_hk_pass(str(cell.get("check")))][1], align="l"),
+                Cell(number(cell.get("value")), "fail", number(cell.get("low")), number(cell.get("high"))),
+                Cell("", obsids=obsid_tuple(cell.get("obsids")), align="l"),
+            ]
+        )
+    return TableBlock(
+        ["Key", "Pass", "Worst value", "OBSIDs"],
+        rows,
+        "Keys out of limits",
+        len(cells) - len(rows),
+        "verdict.json",
+    )
+
+
+def _hk_figures(data: ReportData, table, cells: list[dict]) -> list:
+    times, xlabel = fig.frame_times(data)
+    keys = table.distinct("key")
+    bounds = {}
+    for cell in cells:  # the tightest absolute limits known for the key: performance before safe
+        name = str(cell.get("key"))
+        rank = _hk_pass(str(cell.get("check")))
+        if rank != 0 and (name not in bounds or rank < bounds[name][0]):
+            bounds[name] = (rank, cell.get("low"), cell.get("high"))
+    per_figure = 18
+    blocks = []
+    for start in range(0, len(keys), per_figure):
+        part = keys[start : start + per_figure]
+        rows = -(-len(part) // 3)
+
+        def draw(figure, part=part, rows=rows):
+            _draw_hk(figure, part, rows, table, times, xlabel, bounds)
+
+        caption = (
+            f"House-keeping against {xlabel}, {part[0]} to {part[-1]}: mean over each exposure with its minimum and maximum "
+            "(bar), commanded value (grey line), limits (red, dashed, where they lie near the values)."
+        )
+        blocks.append(
+            data.figures.make(f"hk_{start // per_figure + 1}", caption, draw, height=0.45 + 1.12 * rows)
+        )
+    return blocks
+
+
+def _draw_hk(figure, keys, rows, table, times, xlabel, bounds) -> None:
+    height = 0.45 + 1.12 * rows
+    for k, key in enumerate(keys):
+        row, column = divmod(k, 3)
+        bottom = 1 - (0.18 + (row + 1) * 1.12 - 0.12) / height
+        ax = figure.add_axes((0.065 + column * 0.325, bottom, 0.265, 0.82 / height))
+        part = table.select(key=key)
+        x = fig.abscissa(part["obsid"], times)
+        mean, low, high = part.floats("mean"), part.floats("min"), part.floats("max")
+        ax.vlines(x, low, high, color=fig.COLOURS["sky"], linewidth=1.4)
+        fig.points(ax, x, mean, marker="o")
+        commanded = part.floats("commanded")
+        if np.isfinite(commanded).any():
+            ax.plot(x, commanded, color="#888888", linewidth=0.8, zorder=0)
+        _hk_limits(ax, np.concatenate([mean, low, high, commanded]), bounds.get(str(key)))
+        ax.set_title(str(key).replace("$", r"\$"), fontsize=6.5, pad=2)
+        fig.bare(ax, x=k + 3 >= len(keys), y=True)
+        if not np.isfinite(mean).any():
+            ax.text(
+                0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center", color="#888888"
+            )
+    fig.axis_labels(figure, xlabel)
+
+
+def _hk_limits(ax, values, bound) -> None:
+    """Room around the values, and the limits when they are not far away."""
+    values = values[np.isfinite(values)]
+    if not len(values):
+        return
+    low, high = values.min(), values.max()
+    spread = max(high - low, 0.002 * max(abs(low), abs(high)), 1e-3)
+    low, high = low - 0.6 * spread, high + 0.6 * spread
+    for value in bound[1:] if bound else ():
+        if is_number(value):
+            if low - 4 * spread <= value <= high + 4 * spread:
+                low, high = min(low, value - 0.3 * spread), max(high, value + 0.3 * spread)
+            ax.axhline(value, **fig.LIMIT)
+    ax.set_ylim(low, high)
+
+
+# ---- saturated and lost pixels --------------------------------------------------------------------------------
+def saturation(data: ReportData) -> Section:
+    """Compliance of saturation and lost pixels, and the exposures that have lost pixels."""
+    section = Section("Saturated and lost pixels", [], "saturation")
+    section.blocks += compliance_blocks([c for c in data.compliance if _is_pixel_check(c)])
+    table = data.table("frames")
+    if table is None:
+        section.blocks.append(Note(data.why_no_table("frames"), "missing"))
+        return section
+    lost, saturated = table.floats("lost"), table.floats("saturated")
+    total_lost, total_saturated = np.nansum(lost), np.nansum(saturated)
+    section.blocks.append(
+        Text(
+            f"Over all frames, CCDs and quadrants: {total_lost:.0f} pixels lost (0 ADU), {total_saturated:.0f} pixels railed (65535 ADU)."
+        )
+    )
+    bad = table.where(lost > 0)
+    if len(bad):
+        section.blocks.append(
+            plain_table(bad, ["obsid", "ccd", "quadrant", "lost", "saturated"], "Frames with lost pixels")
+        )
+    full = table.where((saturated > 0) & ~(lost > 0))
+    if len(full):
+        order = np.argsort(-full.floats("saturated"), kind="stable")
+        columns = ["obsid", "ccd", "quadrant", "saturated", "saturated_fraction"]
+        section.blocks.append(
+            plain_table(full.where(order), columns, "Frames with railed pixels, most first", limit=12)
+        )
+    stuck = (
+        [r for r in table.rows() if r.get("bits_stuck") not in (None, "", 0, "0")]
+        if "bits_stuck" in table
+        else []
+    )
+    if stuck:
+        section.blocks.append(
+            _free_table(
+                [{k: r[k] for k in ("obsid", "ccd", "quadrant", "bits_stuck")} for r in stuck], "Stuck bits"
+            )
+        )
+    return section
+
+
+def _is_pixel_check(cell: dict) -> bool:
+    name = str(cell.get("check", "")).lower()
+    return "satur" in name or "lost" in name
+
+
+# ---- compliance -----------------------------------------------------------------------------------------------
+def compliance(data: ReportData) -> Section:
+    """All compliance tables of image measurements: the worst value with its limits, red where it fails."""
+    section = Section("Compliance", [], "compliance")
+    cells = [
+        c
+        for c in data.compliance
+        if not str(c.get("check", "")).lower().startswith("hk") and not _is_pixel_check(c)
+    ]
+    if not cells:
+        section.blocks.append(Note("The verdict holds no compliance cells.", "missing"))
+        return section
+    section.blocks.append(
+        Text(
+            "Each cell shows the worst value of its frames, with the upper and lower limit beside it. Green is within limits, "
+            "red is outside, with the offending OBSIDs; grey was not measured. Limits are inclusive."
+        )
+    )
+    section.blocks += compliance_blocks(cells)
+    return section
+
+
+def compliance_blocks(cells: list[dict]) -> list[TableBlock]:
+    groups: dict[str, list[dict]] = defaultdict(list)
+    for cell in cells:
+        groups[str(cell.get("check", "?"))].append(cell)
+    return [_compliance_table(check, group) for check, group in groups.items()]
+
+
+def _compliance_table(check: str, cells: list[dict]) -> TableBlock:
+    """Pivot on the quadrant, else on the CCD, else a plain list; other keys label the rows."""
+    keys = list(
+        dict.fromkeys(k for cell in cells for k in cell if k not in _VALUE_KEYS and cell.get(k) is not None)
+    )
+    pivot = next((k for k in ("quadrant", "ccd") if k in keys), None)
+    others = [k for k in ("region", "column", "obsid", "ccd") if k in keys and k != pivot]
+    others += [k for k in keys if k not in others and k != pivot]
+    bad = sum(cell.get("ok") is False for cell in cells)
+    blank = sum(state_of(cell.get("ok")) == "none" for cell in cells)
+    unit = next((pretty_unit(str(c["unit"])) for c in cells if c.get("unit")), "")
+    caption = f"{title(check)}{f' [{unit}]' if unit else ''}: {len(cells) - bad - blank} of {len(cells)} within limits"
+    caption += f", {bad} outside" if bad else ""
+    caption += f", {blank} not measured" if blank else ""
+    values = (
+        sorted({cell[pivot] for cell in cells if cell.get(pivot) is not None}, key=str) if pivot else [None]
+    )
+    rows: dict[tuple, dict] = defaultdict(dict)
+    for cell in cells:
+        rows[tuple(cell.get(k) for k in others)][cell.get(pivot) if pivot else None] = cell
+    body = [
+        [Cell(_key_text(k, v)) for k, v in zip(others, names, strict=True)]
+        + [_compliance_cell(found[v]) if v in found else Cell("", "") for v in values]
+        for names, found in list(rows.items())[: 2 * LONG_TABLE]
+    ]
+    header = [title(k) for k in others] + ([_key_text(pivot, v) for v in values] if pivot else ["Value"])
+    return TableBlock(header, body, caption, len(rows) - len(body), "verdict.json")
+
+
+def _key_text(key: str, value) -> str:
+    if value is None:
+        return "all"
+    if key == "ccd":
+        return f"CCD{value}"
+    if key == "column" and isinstance(value, int):
+        return f"col{value:03d}"
+    return REGION_NAMES.get(value, str(value)) if key == "region" else str(value)
+
+
+def _compliance_cell(cell: dict) -> Cell:
+    value = cell.get("worst") if is_number(cell.get("worst")) else cell.get("value")
+    low = number(cell.get("low")) if is_number(cell.get("low")) else ""
+    high = number(cell.get("high")) if is_number(cell.get("high")) else ""
+    state = state_of(cell.get("ok"))
+    obsids = obsid_tuple(cell.get("obsids")) if state == "fail" else ()
+    return Cell(with_error(value, cell.get("err")), state, low, high, obsids)
+
+
+# ---- offsets and noise ------------------------------------------------------------------------------------------
+def checks(data: ReportData) -> Section:
+    """Check figures of offsets and noise against time, and the frames left out."""
+    section = Section("Offsets and noise", [], "checks", page_break=True)
+    table = data.table("offsets")
+    if table is None:
+        section.blocks.append(Note(data.why_no_table("offsets"), "missing"))
+    else:
+        times, xlabel = fig.frame_times(data)
+        gradients = [c for c in data.compliance if c.get("check") == "offset"]
+        for name, column, text, least, percent in (
+            ("offset", "offset", "Offset (clipped mean) of each region", 4.0, 0),
+            ("delta_offset", "delta", "Offset minus the median over frames of the same column", 0.2, 0),
+            (
+                "noise",
+                "noise",
+                "Noise (clipped standard deviation, quantisation removed) of each region",
+                0.02,
+                0,
+            ),
+        ):
+
+            def draw(figure, column=column, least=least, name=name):
+                _draw_check(
+                    figure, table, column, times, xlabel, least, gradients if name == "offset" else []
+                )
+
+            caption = f"{text} against {xlabel}, by CCD and quadrant. Bars are 1 σ errors."
+            section.blocks.append(data.figures.make(f"check_{name}", caption, draw, height=2.55))
+    section.sections.append(Section("Frames left out", excluded_blocks(data), "excluded"))
+    return section
+
+
+_CHECK_LABELS = {"offset": "offset [ADU]", "delta": "offset − median [ADU]", "noise": "noise [ADU]"}
+
+
+def _draw_check(figure, table, column, times, xlabel, least, judged) -> None:
+    if column not in table:
+        raise fig.NoData(f"table {table.name} has no column {column}")
+    axes = fig.beam_panels(figure, share=True)
+    regions = [r for r in ("pre", "img", "ove", "pov") if r in table.distinct("region")]
+    values = []
+    for (ccd, quadrant), ax in axes.items():
+        part = table.select(ccd=ccd, quadrant=quadrant)
+        for region in regions:
+            rows = part.select(region=region)
+            y = rows.floats(column)
+            error = rows.floats(f"{column}_err") if column != "delta" else rows.floats("offset_err")
+            x = fig.abscissa(rows["obsid"], times)
+            fig.points(ax, x, y, error, fig.REGION_COLOURS[region], fig.MARKERS[region])
+            values.append(y)
+    if column == "offset":  # each quadrant has its own level: own axis, labelled inside
+        _own_offset_axes(axes)
+    else:
+        fig.span(axes, values, least=least)
+    fig.share_limits(axes, y=False)
+    fig.axis_labels(figure, xlabel, _CHECK_LABELS[column])
+    fig.legend(
+        figure, {REGION_NAMES[r]: {"color": fig.REGION_COLOURS[r], "marker": fig.MARKERS[r]} for r in regions}
+    )
+
+
+def _own_offset_axes(axes) -> None:
+    """Same height of the axis in all panels, each around its own middle; levels written inside."""
+    spans = [ax.get_ylim() for ax in axes.values()]
+    height = max(max(high - low for low, high in spans), 4.0) * 1.1
+    for ax, (low, high) in zip(axes.values(), spans, strict=True):
+        middle = (low + high) / 2
+        ax.set_ylim(middle - height / 2, middle + height / 2)
+        ax.tick_params(labelleft=False)
+        for tick in ax.get_yticks():
+            if abs(tick - middle) < height / 2:
+                ax.text(
+                    0.985,
+                    tick,
+                    f"{tick:g}",
+                    transform=ax.get_yaxis_transform(),
+                    ha="right",
+                    va="center",
+                    fontsize=5,
+                    color="#777777",
+                )
+
+
+def excluded_blocks(data: ReportData) -> list:
+    """Frames left out by a rule or by the analyst, with the cause."""
+    items = [as_dict(item) for item in as_list(data.verdict.get("excluded"))]
+    source = "verdict.json"
+    if not items:
+        table = data.table("selection")
+        if table is not None and "use" in table:
+            items = [{**row, "by": "rule"} for row in table.rows() if row.get("use") in (False, "False", 0)]
+            source = "tables/selection.ecsv"
+    if not items:
+        return [Text("No frame was left out.")]
+    rows = [
+        [
+            Cell("", obsids=obsid_tuple([item.get("obsid")])),
+            Cell(label(item.get("ccd"), item.get("quadrant")) or "all", align="l"),
+            Cell(_text(item.get("cause")), align="l"),
+            Cell(_text(item.get("by")), align="l"),
+        ]
+        for item in items[:LONG_TABLE]
+    ]
+    return [TableBlock(["OBSID", "Where", "Cause", "By"], rows, "", len(items) - len(rows), source)]
+
+
+# ---- preparation, inputs, appendix ---------------------------------------------------------------------------------
+_OFFSETS = {
+    "row": "one offset per row, the clipped mean of its scan pixels",
+    "smooth": "row offsets smoothed along the rows",
+    "median": "one offset per quadrant",
+    "none": "no offset subtracted",
+}
+_SCANS = {"pre": "prescan", "ove": "overscan", "both": "prescan and overscan"}
+
+
+def preparation(data: ReportData) -> Section:
+    """Steps of the image preparation and the calibration products that were used."""
+    section = Section("Image preparation", [], "preparation")
+    options = as_dict(as_dict(data.verdict.get("options")).get("prep"))
+    if not options:
+        section.blocks.append(Note("The verdict does not list options of the image preparation.", "missing"))
+    else:
+        steps = [
+            ("Saturated, lost and off-window pixels", "flagged in the DQ plane"),
+            (
+                "Offset",
+                f"{_OFFSETS.get(options.get('offset'), _text(options.get('offset')))}; from {_SCANS.get(options.get('scan'), _text(options.get('scan')))}",
+            ),
+        ]
+        for key, name in (
+            ("use_mask", "Cosmetics mask"),
+            ("use_bias", "Residual bias structure"),
+            ("use_flat", "Flat field"),
+        ):
+            if key in options:
+                steps.append((name, "applied where a product is given" if options[key] else "not applied"))
+        if "cosmics" in options:
+            steps.append(("Cosmic rays", "rejected" if options["cosmics"] else "not rejected frame by frame"))
+        known = {"offset", "scan", "use_mask", "use_bias", "use_flat", "cosmics"}
+        steps += [(title(k), _text(v)) for k, v in options.items() if k not in known]
+        section.blocks.append(Facts(steps, "Steps, in order"))
+    used = as_dict(data.verdict.get("products_used"))
+    if used:
+        section.blocks.append(
+            Facts([(str(k), _text(v)) for k, v in used.items()], "Calibration products used")
+        )
+    else:
+        section.blocks.append(
+            Text("Calibration products used are among the inputs listed under “Inputs and products”.")
+        )
+    return section
+
+
+def inputs(data: ReportData) -> Section:
+    """Limits used, inputs with checksums, products made."""
+    section = Section("Inputs and products", [], "inputs")
+    limits = as_dict(data.verdict.get("limits"))
+    pairs = [(title(k), _text(v)) for k, v in limits.items()] or [("Limits", "not named in the verdict")]
+    section.blocks.append(Facts(pairs, "Limits used"))
+    files = as_dict(data.verdict.get("inputs"))
+    if files:
+        rows = [
+            [
+                Cell(str(name), align="l"),
+                Cell(_text(as_dict(value).get("sha256") if isinstance(value, dict) else value), align="l"),
+            ]
+            for name, value in list(files.items())[: 3 * LONG_TABLE]
+        ]
+        block = TableBlock(
+            ["Input", "Checksum (sha256)"], rows, "Inputs", len(files) - len(rows), "verdict.json", True
+        )
+        section.blocks.append(block)
+    else:
+        section.blocks.append(Note("The verdict lists no inputs.", "missing"))
+    if data.products:
+        rows = [[Cell(p.name, align="l"), Cell(f"{p.stat().st_size / 1e6:.1f}")] for p in data.products]
+        section.blocks.append(
+            TableBlock(["Product", "MB"], rows, "Products made, in products/", compact=True)
+        )
+    else:
+        section.blocks.append(Text("The test made no products."))
+    return section
+
+
+def appendix(data: ReportData) -> Section:
+    """All options of all sub-tasks, nothing shortened."""
+    import json
+
+    options = data.verdict.get("options")
+    if not options:
+        return Section("Appendix: options", [Text("The verdict lists no options.")], "appendix")
+    text = json.dumps(options, indent=1, ensure_ascii=False, sort_keys=False)
+    return Section(
+        "Appendix: options", [Text("All options of the run, as used."), Verbatim(text)], "appendix"
+    )

@@ -1,0 +1,296 @@
+"""Fast reading of the tables and images that a report shows.
+
+A report must be there seconds after the judging, and ``astropy.table`` alone takes a second to import.
+The tables that calcamp writes are plain ECSV, which the standard library reads; a file that is not
+plain (another writer, multi-dimensional columns) goes to `calcamp.data.tables`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclass
+class Table:
+    """A table held by columns: numbers as float or int arrays, texts and truth values as object arrays."""
+
+    name: str
+    columns: dict[str, np.ndarray]
+    units: dict[str, str] = field(default_factory=dict)
+    meta: dict = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()))) if self.columns else 0
+
+    def __contains__(self, column: str) -> bool:
+        return column in self.columns
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        return self.columns[column]
+
+    def has(self, *columns: str) -> bool:
+        """Whether every one of `columns` is there."""
+        return all(column in self.columns for column in columns)
+
+    def unit(self, column: str) -> str:
+        """Unit of a column in the report's spelling, empty without one."""
+        return pretty_unit(self.units.get(column) or "")
+
+    def floats(self, column: str) -> np.ndarray:
+        """A column as float, what is not a number as NaN; all NaN when the column is absent."""
+        if column not in self.columns:
+            return np.full(len(self), np.nan)
+        values = self.columns[column]
+        if values.dtype.kind in "fiu":
+            return values.astype(float)
+        return np.array([_number(value) for value in values], dtype=float)
+
+    def where(self, mask: np.ndarray) -> Table:
+        """The rows for which `mask` holds."""
+        return Table(self.name, {k: v[mask] for k, v in self.columns.items()}, self.units, self.meta)
+
+    def select(self, **keys) -> Table:
+        """The rows with these key values; a key that the table does not have selects nothing away."""
+        mask = np.ones(len(self), dtype=bool)
+        for key, value in keys.items():
+            if key in self.columns:
+                mask &= self.columns[key] == value
+        return self.where(mask)
+
+    def distinct(self, column: str) -> list:
+        """Values of a key column in order of first appearance."""
+        return list(dict.fromkeys(self.columns[column].tolist())) if column in self.columns else []
+
+    def rows(self, limit: int | None = None) -> list[dict]:
+        """Rows as dictionaries of plain Python values, NaN as None."""
+        names = list(self.columns)
+        stop = len(self) if limit is None else min(limit, len(self))
+        lists = [self.columns[name][:stop].tolist() for name in names]
+        return [dict(zip(names, (_plain(v) for v in row), strict=True)) for row in zip(*lists, strict=True)]
+
+
+def _plain(value):
+    return None if isinstance(value, float) and value != value else value
+
+
+def _number(value) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+#: Spellings of units for people; what is not listed is shown as it is.
+UNITS = {
+    "adu": "ADU",
+    "electron": "e⁻",
+    "e-": "e⁻",
+    "pix": "px",
+    "pixel": "px",
+    "deg_C": "°C",
+    "electron / (h pix)": "e⁻/px/h",
+    "electron / (pix h)": "e⁻/px/h",
+    "electron / h": "e⁻/h",
+    "electron / s": "e⁻/s",
+    "adu2": "ADU²",
+    "adu / s": "ADU/s",
+    "%": "%",
+}
+
+
+def pretty_unit(unit: str) -> str:
+    """`unit` (FITS or astropy spelling) as a report prints it."""
+    unit = str(unit).strip()
+    if unit in UNITS:
+        return UNITS[unit]
+    for raw, nice in (("electron", "e⁻"), ("adu", "ADU"), ("pixel", "px"), ("pix", "px")):
+        unit = unit.replace(raw, nice)
+    return unit
+
+
+def read_table(path: Path | str) -> Table:
+    """Read an ECSV table; raises ValueError or OSError with the file's name when it cannot be read."""
+    path = Path(path)
+    text = path.read_text(encoding="utf-8")
+    try:
+        return _read_plain(path.stem, text)
+    except _NotPlain:
+        pass
+    from calcamp.data.tables import read_table as read_any
+
+    table = read_any(path)
+    columns = {name: np.asarray(table[name]) for name in table.colnames}
+    units = {name: str(table[name].unit or "") for name in table.colnames}
+    return Table(path.stem, columns, units, dict(table.meta))
+
+
+class _NotPlain(Exception):
+    """The text is not the plain ECSV that calcamp writes."""
+
+
+def _read_plain(name: str, text: str) -> Table:
+    import yaml
+
+    if not text.startswith("# %ECSV"):
+        raise _NotPlain
+    position, header = 0, []
+    while text.startswith("#", position):
+        end = text.find("\n", position)
+        end = len(text) if end < 0 else end
+        header.append(text[position + 2 : end])
+        position = end + 1
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        head = yaml.load("\n".join(header[2:]), Loader=loader)
+        described = head["datatype"]
+    except (yaml.YAMLError, KeyError, TypeError) as error:
+        raise _NotPlain from error
+    if any("subtype" in column or not isinstance(column, dict) for column in described):
+        raise _NotPlain
+    delimiter = head.get("delimiter", " ")
+    reader = csv.reader(io.StringIO(text[position:]), delimiter=delimiter, skipinitialspace=delimiter == " ")
+    names = next(reader, None)
+    if names != [column["name"] for column in described]:
+        raise _NotPlain
+    rows = [row for row in reader if row]
+    if any(len(row) != len(names) for row in rows):
+        raise _NotPlain
+    cells = list(zip(*rows, strict=True)) if rows else [()] * len(names)
+    columns = {
+        column["name"]: _typed(values, str(column.get("datatype", "string")))
+        for column, values in zip(described, cells, strict=True)
+    }
+    units = {column["name"]: str(column.get("unit") or "") for column in described}
+    meta = head.get("meta") or {}
+    return Table(name, columns, units, dict(meta) if isinstance(meta, (dict, list)) else {})
+
+
+def _typed(values: tuple[str, ...], datatype: str) -> np.ndarray:
+    if datatype.startswith("float"):
+        try:
+            return np.array(values, dtype=np.float64)
+        except ValueError:
+            return np.array([_number(value) for value in values], dtype=float)
+    if datatype.startswith(("int", "uint")):
+        try:
+            return np.array(values, dtype=np.int64)
+        except ValueError:  # empty cells: masked integers
+            return np.array([_number(value) for value in values], dtype=float)
+    if datatype == "bool":
+        return np.array([{"True": True, "False": False}.get(value) for value in values], dtype=object)
+    return np.array(values, dtype=object)
+
+
+# ---- images ---------------------------------------------------------------------------------------
+def read_reduced(path: Path | str, extname: str, detector, longest: int = 300) -> dict[str, np.ndarray]:
+    """Image areas of the four quadrants of a CCD product, as block means small enough for a page.
+
+    Parameters
+    ----------
+    path : FITS product of one CCD, stored orientation, shape ``detector.ccd_shape``
+    extname : name of the image extension
+    longest : pixels that the longer side of a quadrant may have afterwards
+
+    Returns
+    -------
+    dict of float32 arrays per quadrant in **stored** (beam) orientation, so that they can be drawn as
+    seen; NaN where a block has no finite pixel. Raises ValueError with the reason.
+    """
+    frame = _open_image(Path(path), extname)
+    if tuple(frame.shape) != tuple(detector.ccd_shape):
+        raise ValueError(f"{Path(path).name}[{extname}] has shape {frame.shape}, not {detector.ccd_shape}")
+    return {quadrant: _reduced_quadrant(frame, quadrant, detector, longest) for quadrant in "EFGH"}
+
+
+def _reduced_quadrant(frame, quadrant: str, detector, longest: int) -> np.ndarray:
+    rows, columns = detector.quadrant_slices(quadrant)
+    # Image area in stored orientation: scans lie at the outer (prescan) and inner (overscan) sides.
+    first_row = rows.start + (0 if quadrant in "GH" else detector.parallel_overscan)
+    first_column = columns.start + (detector.prescan if quadrant in "EH" else detector.overscan)
+    image = frame[
+        first_row : first_row + detector.image_rows, first_column : first_column + detector.image_columns
+    ]
+    return block_mean(image, longest)
+
+
+def block_mean(image: np.ndarray, longest: int) -> np.ndarray:
+    """Means of square blocks so that no side exceeds `longest`; edge remainder dropped, NaN left out."""
+    step = max(1, -(-max(image.shape) // longest))
+    rows, columns = image.shape[0] // step, image.shape[1] // step
+    # Summing whole rows first keeps the byte-swapping of the file's big-endian pixels in one pass.
+    cut = np.asarray(image[: rows * step, : columns * step], dtype=np.float32)
+    with np.errstate(invalid="ignore"):
+        mean = np.add.reduceat(cut, np.arange(0, rows * step, step), axis=0)
+        mean = np.add.reduceat(mean, np.arange(0, columns * step, step), axis=1) / step**2
+    bad = ~np.isfinite(mean)
+    if bad.any():
+        mean[bad] = _block_nanmean(cut, step, bad)
+    return mean
+
+
+def _block_nanmean(cut: np.ndarray, step: int, bad: np.ndarray) -> np.ndarray:
+    blocks = (
+        cut.reshape(bad.shape[0], step, bad.shape[1], step)
+        .transpose(0, 2, 1, 3)[bad]
+        .reshape(-1, step * step)
+    )
+    good = np.isfinite(blocks)
+    count = good.sum(axis=1)
+    total = np.where(good, blocks, 0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+_DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", -32: ">f4", -64: ">f8"}
+
+
+def _open_image(path: Path, extname: str) -> np.ndarray:
+    """The named image of a FITS file as a memory map, or through astropy when it is compressed or scaled."""
+    found = _find_plain_image(path, extname)
+    if found is not None:
+        bitpix, shape, offset = found
+        return np.memmap(path, dtype=_DTYPES[bitpix], mode="r", offset=offset, shape=shape)
+    from astropy.io import fits
+
+    with fits.open(path, memmap=False) as file:
+        if extname not in file:
+            raise ValueError(f"{path.name} has no extension {extname}")
+        return np.asarray(file[extname].data)
+
+
+def _find_plain_image(path: Path, extname: str) -> tuple[int, tuple[int, int], int] | None:
+    """(BITPIX, shape, offset of the data) of an unscaled 2-D image extension, None if not so plain."""
+    with open(path, "rb") as file:
+        while True:
+            cards = {}
+            while True:
+                block = file.read(2880)
+                if len(block) < 2880:
+                    return None
+                lines = [block[i : i + 80] for i in range(0, 2880, 80)]
+                for line in lines:
+                    if line[8:10] == b"= ":
+                        cards[line[:8].strip().decode("ascii", "replace")] = _card_value(line[10:])
+                if any(line[:8] == b"END     " for line in lines):
+                    break
+            axes = int(cards.get("NAXIS", 0))
+            shape = [int(cards.get(f"NAXIS{k}", 0)) for k in range(axes, 0, -1)]
+            count = int(np.prod(shape)) if shape else 0
+            bitpix = int(cards.get("BITPIX", 8))
+            if cards.get("EXTNAME", "").upper() == extname.upper():
+                plain = cards.get("XTENSION") == "IMAGE" and axes == 2 and bitpix in _DTYPES
+                scaled = float(cards.get("BSCALE", 1)) != 1 or float(cards.get("BZERO", 0)) != 0
+                return (bitpix, (shape[0], shape[1]), file.tell()) if plain and not scaled else None
+            size = abs(bitpix) // 8 * (count + int(cards.get("PCOUNT", 0)))
+            file.seek(-(-size // 2880) * 2880, 1)
+
+
+def _card_value(raw: bytes) -> str:
+    text = raw.decode("ascii", "replace").strip()
+    if text.startswith("'"):
+        return text[1:].split("'", 1)[0].strip()
+    return text.split("/", 1)[0].strip()
