@@ -1,0 +1,105 @@
+"""A small campaign on disk: block NOSTROMO with mini CCDs, data made by the simulator, run by Snakemake."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SESSION = """\
+session: D11
+block: NOSTROMO
+filled_in_by: A. Analyst
+elvis: 7.5.X
+mode: aim
+data: {root: data, day_folders: [12_Mar_19]}
+results: results
+wait: {poll_s: 0.2, timeout_h: 0.01, settle_s: 0.5}
+tests:
+  BIAS01: {do: all}
+  BIAS02: {do: all}
+  DARK01: {do: all}
+"""
+
+
+def make_workspace(folder: Path, session: str = SESSION) -> Path:
+    """A folder with session, block (mini CCDs) and nothing else; returns the session file."""
+    (folder / "config" / "blocks").mkdir(parents=True, exist_ok=True)
+    block = (ROOT / "config" / "blocks" / "NOSTROMO.yaml").read_text()
+    lines = [line for line in block.splitlines() if not line.startswith("detector:")]
+    (folder / "config" / "blocks" / "NOSTROMO.yaml").write_text("\n".join(lines) + "\ndetector: ccd273-mini\n")
+    path = folder / "D11.yaml"
+    path.write_text(session)
+    return path
+
+
+def calcamp(*args, cwd: Path, **kwargs) -> subprocess.CompletedProcess:
+    """Run the calcamp command as a user does."""
+    command = [str(Path(sys.executable).parent / "calcamp"), *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False, **kwargs)
+
+
+def snakemake(*args, cwd: Path, configfile: str = "D11.yaml", snakefile: Path = ROOT / "Snakefile") -> subprocess.CompletedProcess:
+    """Run snakemake as a user does, from a workspace, with the default profile."""
+    profile = ["--workflow-profile", str(snakefile.parent / "profiles" / "default")]
+    command = [sys.executable, "-m", "snakemake", "-s", str(snakefile), *profile, "--configfile", configfile, *map(str, args)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False, env=os.environ | {"COLUMNS": "200"})
+
+
+def planned_jobs(output: str) -> dict[str, int]:
+    """Job counts of a dry-run."""
+    counts, inside = {}, False
+    for line in output.splitlines():
+        words = line.split()
+        if words[:2] == ["job", "count"]:
+            inside = True
+        elif inside and len(words) == 2 and words[1].isdigit():
+            counts[words[0]] = int(words[1])
+        elif inside and not words:
+            if counts:
+                break
+    return counts
+
+
+def verdict(folder: Path, test: str) -> dict:
+    return json.loads((folder / "results" / "D11" / test / "verdict.json").read_text())
+
+
+def tables(folder: Path, test: str) -> dict[str, bytes]:
+    """Joined tables of a test, as bytes."""
+    return {p.name: p.read_bytes() for p in sorted((folder / "results" / "D11" / test / "tables").glob("*.ecsv"))}
+
+
+@pytest.fixture(scope="session")
+def campaign(tmp_path_factory) -> Path:
+    """The small campaign with its data; do not run in it, copy it (`fresh`)."""
+    folder = tmp_path_factory.mktemp("campaign")
+    session = make_workspace(folder)
+    done = calcamp("simulate", session, "--into", "data", "--seed", 5, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def fresh(campaign, tmp_path) -> Path:
+    """A copy of the campaign to run in."""
+    folder = tmp_path / "work"
+    shutil.copytree(campaign, folder, symlinks=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(campaign, tmp_path_factory) -> Path:
+    """The campaign, run to the reports; read only."""
+    folder = tmp_path_factory.mktemp("finished") / "work"
+    shutil.copytree(campaign, folder, symlinks=True)
+    done = snakemake("-c2", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder

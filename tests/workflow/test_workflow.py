@@ -1,0 +1,249 @@
+"""The workflow as a user sees it: preview, run, re-run, changes, crashes, incomplete tests."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+
+import pytest
+
+from tests.workflow.conftest import SESSION, calcamp, make_workspace, planned_jobs, snakemake, tables, verdict
+
+
+def edit(folder, old, new, name="D11.yaml"):
+    path = folder / name
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_preview_is_complete_before_any_data(tmp_path, finished):
+    make_workspace(tmp_path)
+    before = snakemake("-n", cwd=tmp_path)
+    assert before.returncode == 0, before.stderr
+    jobs = planned_jobs(before.stdout + before.stderr)
+    assert jobs["acquire"] == 3
+    assert jobs["check"] == 9
+    assert jobs["bias_basic"] == 6
+    assert jobs["report"] == 3
+    assert jobs["total"] == sum(n for name, n in jobs.items() if name != "total")
+
+
+def test_a_session_runs_to_reports(finished):
+    for test in ("BIAS01", "BIAS02", "DARK01"):
+        folder = finished / "results" / "D11" / test
+        assert (folder / f"{test}_report.pdf").read_bytes().startswith(b"%PDF")
+        assert verdict(finished, test)["frames"] == {"declared": 4 if test == "DARK01" else 10, "found": 4 if test == "DARK01" else 10, "used": 4 if test == "DARK01" else 10}
+        assert "SUBTASKCRASH" not in {f["name"] for f in verdict(finished, test)["flags"]}
+    assert (finished / "results" / "D11" / "summary.json").is_file()
+    assert list((finished / "results" / "D11").glob("FM*_D11.log"))
+    assert calcamp("verify", "results/D11", cwd=finished).returncode == 0
+
+
+def test_nothing_is_done_twice(finished, tmp_path):
+    started = time.monotonic()
+    again = snakemake("-c2", cwd=finished)
+    assert again.returncode == 0
+    assert "Nothing to be done" in again.stdout + again.stderr
+    assert time.monotonic() - started < 10
+
+
+def test_wait_mode_on_finished_data_redoes_nothing(finished):
+    again = snakemake("-n", "--config", "mode=wait", cwd=finished)
+    assert "Nothing to be done" in again.stdout + again.stderr, again.stdout + again.stderr
+
+
+@pytest.fixture
+def done(finished, tmp_path):
+    """A private copy of the finished campaign: results, data and Snakemake's memory of them."""
+    # Results name their data by absolute path, so the copy is run in place of the original's name.
+    folder = tmp_path / "work"
+    shutil.copytree(finished, folder, symlinks=True)
+    first = snakemake("-c2", cwd=folder)
+    assert first.returncode == 0, first.stdout + first.stderr
+    return folder
+
+
+def test_a_new_limit_rejudges_and_measures_nothing(done):
+    edit(done, "BIAS01: {do: all}", "BIAS01: {do: all, limits: {RON: [0.0, 0.5]}}")
+    jobs = planned_jobs("".join((r := snakemake("-n", cwd=done)) and (r.stdout, r.stderr)))
+    assert set(jobs) == {"judge", "report", "conclude", "summary", "all", "total"}
+    assert snakemake("-c2", cwd=done).returncode == 0
+    flags = {f["name"] for f in verdict(done, "BIAS01")["flags"]}
+    assert "RON_OOL" in flags
+    assert verdict(done, "BIAS01")["verdict"] == "fail"
+
+
+def test_a_subtask_added_later_plans_only_itself_and_the_report(done):
+    edit(done, "DARK01: {do: all}", "DARK01: {do: [check, prep, meta]}")
+    result = snakemake("-n", cwd=done)
+    assert set(planned_jobs(result.stdout + result.stderr)) == {"prep", "judge", "report", "conclude", "summary", "all", "total"}
+    assert snakemake("-c2", cwd=done).returncode == 0
+    assert len(list((done / "results/D11/DARK01/ccd1/prep").glob("*_proc.fits"))) == 4
+
+
+def test_a_changed_raw_frame_reruns_its_test_only(done):
+    frame = next((done / "data" / "12_Mar_19").glob("EUC_*_CCD2.fits"))
+    log = json.loads((done / "results/D11/BIAS01/manifest.json").read_text())
+    obsid = log["exposures"][3]["obsid"]
+    frame = next((done / "data" / "12_Mar_19").glob(f"EUC_{obsid}_*_CCD2.fits"))
+    # The same content with a new time: nothing. Another content: exactly that test.
+    frame.touch()
+    same = snakemake("-n", cwd=done)
+    assert "Nothing to be done" in same.stdout + same.stderr
+    content = bytearray(frame.read_bytes())
+    content[-5000] ^= 1
+    frame.write_bytes(content)
+    assert calcamp("verify", "results/D11", cwd=done).returncode == 1
+    changed = snakemake("-n", cwd=done)
+    jobs = planned_jobs(changed.stdout + changed.stderr)
+    assert jobs["acquire"] == 1
+    assert jobs["check"] == 3
+    assert "dark_meta" not in jobs
+
+
+def test_a_crash_is_named_and_tried_again(done):
+    mask = done / "not_a_mask.fits"
+    mask.write_bytes(b"no FITS file")
+    edit(done, "DARK01: {do: all}", "DARK01: {do: all, products: {mask: {2: not_a_mask.fits}}}")
+    run = snakemake("-c2", cwd=done)
+    assert run.returncode != 0
+    judged = verdict(done, "DARK01")
+    crash = next(f for f in judged["flags"] if f["name"] == "SUBTASKCRASH")
+    assert "not_a_mask.fits" in crash["cause"]
+    assert crash["scope"]["ccd"] == 2
+    assert {r["ccd"] for r in judged["headline"] if r["quantity"] == "dark_current" and r["value"] is not None} >= {1, 3}
+    assert (done / "results/D11/DARK01/DARK01_report.pdf").is_file()
+    # The next run tries just that again, and succeeds once the cause is gone.
+    again = planned_jobs((r := snakemake("-n", cwd=done)).stdout + r.stderr)
+    assert again["dark_meta"] == 1
+    edit(done, ", products: {mask: {2: not_a_mask.fits}}", "")
+    assert snakemake("-c2", cwd=done).returncode == 0
+    assert "SUBTASKCRASH" not in {f["name"] for f in verdict(done, "DARK01")["flags"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (SESSION.replace("BIAS02: {do: all}", "BIAS01: {do: all}"), ["D11.yaml:11", "BIAS01"]),
+        (SESSION.replace("results: results", "reslts: results"), ["D11.yaml", "reslts", "results"]),
+        (SESSION.replace("mode: aim", "mode: 3"), ["D11.yaml:5", "mode"]),
+        (SESSION.replace("BIAS01:", "BIAS1:"), ["BIAS1", "BIAS01"]),
+        (SESSION.replace("BIAS01: {do: all}", "FOCUS00: {do: all}"), ["FOCUS00_800"]),
+        (SESSION.replace("block: NOSTROMO", "block: NOSTRMO"), ["NOSTRMO", "NOSTROMO"]),
+        (SESSION.replace("results: results", "results: results\nchamber: B_NOSTRMO"), ["B_NOSTRMO", "B_NOSTROMO"]),
+        (SESSION.replace("12_Mar_19", "13_Mar_19"), ["13_Mar_19", "does not exist"]),
+        (SESSION.replace("BIAS01: {do: all}", "BIAS01: {do: all, obsids: [1, 10]}"), ["BIAS01", "no exposure"]),
+        (SESSION.replace("BIAS01: {do: all}", "BIAS01: {do: all, options: {basic: {clip_sgma: 4}}}"), ["clip_sgma", "clip_sigma"]),
+        (SESSION.replace("BIAS01: {do: all}", "BIAS01: {do: [check, bascic]}"), ["bascic", "basic"]),
+    ],
+    ids=["duplicate", "misspelt", "type", "test", "handle", "block", "chamber", "folder", "obsids", "option", "subtask"],
+)
+def test_bad_input_is_told_with_a_remedy(fresh, text, said):
+    (fresh / "D11.yaml").write_text(text)
+    checked = calcamp("validate", "D11.yaml", cwd=fresh)
+    assert checked.returncode == 2
+    run = snakemake("-c1", cwd=fresh)
+    assert run.returncode != 0
+    for output in (checked.stdout + checked.stderr, run.stdout + run.stderr):
+        assert "Traceback" not in output
+        for word in said:
+            assert word in output, output
+
+
+def test_log_without_a_needed_column(fresh):
+    log = next((fresh / "data" / "12_Mar_19").glob("EXP_LOG_*.txt"))
+    log.write_text(log.read_text().replace("\ttest\t", "\ttset\t"))
+    checked = calcamp("validate", "D11.yaml", cwd=fresh)
+    assert checked.returncode == 2
+    assert log.name in checked.stderr
+    assert "test" in checked.stderr
+    assert "Traceback" not in checked.stderr
+
+
+def test_validate_says_what_would_run(campaign):
+    said = calcamp("validate", "D11.yaml", cwd=campaign)
+    assert said.returncode == 0, said.stderr
+    assert "BIAS01" in said.stdout
+    assert "10 exposures expected, 10 found" in said.stdout
+    assert "min of analysis" in said.stdout
+
+
+def test_faults_of_the_data_are_verdicts(tmp_path):
+    session = make_workspace(tmp_path, SESSION.replace("  BIAS02: {do: all}\n", ""))
+    faults = ["truncated:17003:2", "missing_fits:17004:1", "missing_hk:17005", "missing_frame:17006", "zero_frame:17008:3"]
+    options = [x for f in faults for x in ("--fault", f)]
+    made = calcamp("simulate", session, "--into", "data", "--seed", 6, "--first-obsid", 17000, *options, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    run = snakemake("-c2", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    judged = verdict(tmp_path, "BIAS01")
+    assert judged["status"] == "incomplete"
+    assert "MISSDATA" in {f["name"] for f in judged["flags"]}
+    causes = {(e["obsid"], e["ccd"]): e["cause"] for e in judged["excluded"]}
+    assert (17003, 2) in causes
+    assert (17008, 3) in causes
+    assert judged["frames"]["found"] == 9
+    noise = [h for h in judged["headline"] if h["quantity"] == "read_noise"]
+    assert len(noise) == 12
+    assert all(h["value"] is not None and 0.9 < h["value"] < 1.5 for h in noise)
+    assert verdict(tmp_path, "DARK01")["status"] == "complete"
+
+
+def test_an_incomplete_test_is_looked_at_again(fresh):
+    log = next((fresh / "data" / "12_Mar_19").glob("EXP_LOG_*.txt"))
+    lines = log.read_bytes().splitlines(keepends=True)
+    dark = [i for i, line in enumerate(lines) if b"\tDARK01\t" in line]
+    log.write_bytes(b"".join(lines[: dark[-6]]))  # the last two exposures are still to come
+    assert snakemake("-c2", cwd=fresh).returncode == 0
+    assert verdict(fresh, "DARK01")["status"] == "incomplete"
+    assert "Nothing to be done" in (r := snakemake("-n", cwd=fresh)).stdout + r.stderr
+    log.write_bytes(b"".join(lines))
+    jobs = planned_jobs((r := snakemake("-n", cwd=fresh)).stdout + r.stderr)
+    assert jobs["acquire"] == 1
+    assert snakemake("-c2", cwd=fresh).returncode == 0
+    assert verdict(fresh, "DARK01")["status"] == "complete"
+
+
+def test_frames_left_out_by_hand_are_listed(done):
+    obsid = json.loads((done / "results/D11/BIAS01/manifest.json").read_text())["exposures"][2]["obsid"]
+    edit(done, "BIAS01: {do: all}", f"BIAS01: {{do: all, exclude: {{CCD2/{obsid}: dropped rows}}}}")
+    assert snakemake("-c2", cwd=done).returncode == 0
+    excluded = verdict(done, "BIAS01")["excluded"]
+    assert any(e["obsid"] == obsid and e["ccd"] == 2 and e["by"] == "analyst" and "dropped rows" in e["cause"] for e in excluded)
+
+
+def test_twenty_tests_preview_quickly(tmp_path):
+    tests = "".join(f"  {t}.{n}: {{do: all}}\n" for n in range(1, 8) for t in ("BIAS01", "BIAS02", "DARK01"))
+    make_workspace(tmp_path, SESSION.split("tests:")[0] + "tests:\n" + tests)
+    started = time.monotonic()
+    preview = snakemake("-n", "-q", cwd=tmp_path)
+    assert preview.returncode == 0, preview.stderr
+    assert time.monotonic() - started < 9  # 3 s on a quiet machine (benchmarks); tests share it
+
+
+def test_repeats_take_the_fitting_runs(tmp_path):
+    text = SESSION.split("tests:")[0] + "tests:\n  BIAS02: {do: [check]}\n  BIAS02.2: {do: [check]}\n"
+    session = make_workspace(tmp_path, text)
+    assert calcamp("simulate", session, "--into", "data", "--first-obsid", 100, cwd=tmp_path).returncode == 0
+    run = snakemake("-c2", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert verdict(tmp_path, "BIAS02")["obsids"] == [100, 109]
+    assert verdict(tmp_path, "BIAS02.2")["obsids"] == [110, 119]
+
+
+def test_same_tables_twice(finished, fresh):
+    assert snakemake("-c2", cwd=fresh).returncode == 0
+    for test in ("BIAS01", "DARK01"):
+        assert tables(fresh, test) == tables(finished, test)
+
+
+def test_snakefile_has_no_forbidden_words():
+    from tests.workflow.conftest import ROOT
+
+    for path in [ROOT / "Snakefile", *(ROOT / "rules").glob("*.smk")]:
+        code = "\n".join(line.split("#")[0] for line in path.read_text().splitlines())
+        assert "temp(" not in code
+        assert "run:" not in code.replace("script:", "")
+        assert "checkpoints." not in code
