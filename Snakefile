@@ -22,6 +22,7 @@ except Exception as error:
     raise WorkflowError(str(error)) from None
 
 PY = f"{sys.executable} -m calcamp.steps"
+PLANS = str(P.plan_path("").parent)
 
 
 pathvars:

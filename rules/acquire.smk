@@ -20,6 +20,5 @@ checkpoint acquire:
         expgate=1,
     params:
         look=lambda wc: P.look(wc.test),
-        plan=lambda wc: P.plan_path(wc.test),
     shell:
-        "{PY}.acquire --plan {params.plan:q} --look {params.look:q} --into {output.manifest:q} > {log:q} 2>&1"
+        "{PY}.acquire --plan {PLANS:q}/{wildcards.test}.json --look {params.look:q} --into {output.manifest:q} > {log:q} 2>&1"

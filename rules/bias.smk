@@ -22,7 +22,6 @@ use rule check as bias_basic with:
         subtask="basic",
         job=lambda wc: P.job(wc.test, "basic", wc.ccd),
         attempt=lambda wc: P.attempt(wc.test, "basic", wc.ccd),
-        into=lambda wc, output: output[0].rsplit("/", 1)[0],
 
 
 use rule check as bias_meta with:
@@ -46,4 +45,3 @@ use rule check as bias_meta with:
         subtask="meta",
         job=lambda wc: P.job(wc.test, "meta", wc.ccd),
         attempt=lambda wc: P.attempt(wc.test, "meta", wc.ccd),
-        into=lambda wc, output: output[0].rsplit("/", 1)[0],

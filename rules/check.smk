@@ -27,12 +27,11 @@ rule check:
         subtask="check",
         job=lambda wc: P.job(wc.test, "check", wc.ccd),
         attempt=lambda wc: P.attempt(wc.test, "check", wc.ccd),
-        into=lambda wc, output: output[0].rsplit("/", 1)[0],
     shell:
         "{PY}.{params.step} {params.subtask} --manifest {input.manifest:q} --ccd {wildcards.ccd}"
-        " --options {params.job:q} --attempt {params.attempt:q} --into {params.into:q} > {log:q} 2>&1"
+        " --options {params.job:q} --attempt {params.attempt:q} --into $(dirname {output:q}) > {log:q} 2>&1"
         " || {PY}.crashed --status $? --manifest {input.manifest:q} --ccd {wildcards.ccd}"
-        " --attempt {params.attempt:q} --into {params.into:q} --log {log:q}"
+        " --attempt {params.attempt:q} --into $(dirname {output:q}) --log {log:q}"
 
 
 rule hk:
@@ -56,9 +55,8 @@ rule hk:
         subtask="hk",
         job=lambda wc: P.job(wc.test, "hk"),
         attempt=lambda wc: P.attempt(wc.test, "hk"),
-        into=lambda wc, output: output[0].rsplit("/", 1)[0],
     shell:
         "{PY}.{params.step} {params.subtask} --manifest {input.manifest:q}"
-        " --options {params.job:q} --attempt {params.attempt:q} --into {params.into:q} > {log:q} 2>&1"
+        " --options {params.job:q} --attempt {params.attempt:q} --into $(dirname {output:q}) > {log:q} 2>&1"
         " || {PY}.crashed --status $? --manifest {input.manifest:q}"
-        " --attempt {params.attempt:q} --into {params.into:q} --log {log:q}"
+        " --attempt {params.attempt:q} --into $(dirname {output:q}) --log {log:q}"

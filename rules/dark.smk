@@ -22,4 +22,3 @@ use rule check as dark_meta with:
         subtask="meta",
         job=lambda wc: P.job(wc.test, "meta", wc.ccd),
         attempt=lambda wc: P.attempt(wc.test, "meta", wc.ccd),
-        into=lambda wc, output: output[0].rsplit("/", 1)[0],

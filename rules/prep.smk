@@ -24,4 +24,3 @@ use rule check as prep with:
         subtask="prep",
         job=lambda wc: P.job(wc.test, "prep", wc.ccd),
         attempt=lambda wc: P.attempt(wc.test, "prep", wc.ccd),
-        into=lambda wc, output: output[0].rsplit("/", 1)[0],

@@ -18,9 +18,8 @@ rule judge:
         runtime=5,
     params:
         digest=lambda wc: P.judging_digest(wc.test),
-        plan=lambda wc: P.plan_path(wc.test),
     shell:
-        "{PY}.judge --plan {params.plan:q} --folder <results>/{wildcards.test} > {log:q} 2>&1"
+        "{PY}.judge --plan {PLANS:q}/{wildcards.test}.json --folder <results>/{wildcards.test} > {log:q} 2>&1"
 
 
 rule report:

@@ -18,7 +18,7 @@ from calcamp.campaign.structure import expected_keys
 from calcamp.config import lookup
 from calcamp.config.errors import raise_all
 from calcamp.config.products import pick_product
-from calcamp.data.files import read_json, sha256
+from calcamp.data.files import InputError, read_json, sha256
 from calcamp.detector.geometry import CCDS, Detector
 from calcamp.paths import Results, workflow_root
 
@@ -305,7 +305,7 @@ class Plan:
         record = self.results.record(name, subtask, int(ccd) if ccd else None)
         try:
             state = read_json(record)
-        except (OSError, ValueError):
+        except (OSError, ValueError, InputError):
             return "0"
         attempt = str(state.get("attempt", "0"))
         return str(int(attempt) + 1) if state.get("status") == "crashed" else attempt
@@ -318,7 +318,7 @@ class Plan:
         """
         try:
             manifest = read_json(self.results.manifest(name))
-        except (OSError, ValueError):
+        except (OSError, ValueError, InputError):
             return "0"
         look = str(manifest.get("look", "0"))
         return str(int(look) + 1) if self._stale(name, manifest) else look
