@@ -256,7 +256,8 @@ def _number_text(value: object) -> str:
 def _text_card(lead: str, value: str, comment: str) -> str:
     text = _ascii(value).rstrip().replace("'", "''")
     if len(lead) + len(text) + 2 <= CARD:
-        line = f"{lead}'{text:8}'"
+        quoted = f"'{text:8}'"
+        line = f"{lead}{quoted:20}"
         if comment and len(line) + 3 < CARD:
             line += f" / {comment}"
         return line[:CARD].ljust(CARD)

@@ -24,8 +24,16 @@ _INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 1
 _FLOATS = frozenset(("float16", "float32", "float64"))
 _NULL = '""'
 #: Everyday names of units and those of the FITS and astropy vocabulary.
-_UNITS = {"ADU": "adu", "e-": "electron", "e⁻": "electron", "px": "pix", "degC": "deg_C", "°C": "deg_C"}
-_UNIT_WORD = re.compile(r"e[-⁻](?![0-9])|°C|[A-Za-z_]+")
+_UNITS = {
+    "ADU": "adu",
+    "e-": "electron",
+    "e⁻": "electron",
+    "px": "pix",
+    "degC": "deg_C",
+    "deg C": "deg_C",
+    "°C": "deg_C",
+}
+_UNIT_WORD = re.compile(r"e[-⁻](?![0-9])|°C|deg C|[A-Za-z_]+")
 
 
 def unit_text(unit: str) -> str:
