@@ -290,7 +290,7 @@ def measure_offsets(
     method : str
         ``row``: mean of each row. ``smooth``: running mean along rows (11 to 51) where `smooth_test` allows
         it, else as ``row``. ``median``: one level for all rows (the clipped mean over the image rows; the
-        name is the predecessor's). ``none``: nothing is measured.
+        name is the predecessor's). ``none``: 0 for every row; level and noise are measured all the same.
     scan : str
         ``pre``, ``ove`` or ``both``; trimmed as the detector says. With ``both`` the two are brought to a
         common level before the rows are averaged; an overscan with a trail is then left out.
@@ -308,9 +308,6 @@ def measure_offsets(
         raise ValueError(f"offset method {method!r}: one of {', '.join(METHODS)}")
     if scan not in SCANS:
         raise ValueError(f"scan {scan!r}: one of {', '.join(SCANS)}")
-    nothing = np.full(detector.rows, NAN)
-    if method == "none":
-        return Offsets(nothing, nothing, NAN, NAN, NAN, NAN, "none", scan, 0)
     first, last = detector.read_rows(vstart, vend)
     extra: dict = {}
     if scan != "pre":
@@ -330,7 +327,9 @@ def measure_offsets(
     level, level_err = _level(rows, image)
     test, window = None, 1
     offset, err = rows.mean, rows.err
-    if method == "median":
+    if method == "none":
+        offset, err, window = np.zeros(detector.rows), np.zeros(detector.rows), 0
+    elif method == "median":
         offset, err, window = (
             np.where(np.arange(detector.rows) < last, level, NAN),
             np.full(detector.rows, level_err),

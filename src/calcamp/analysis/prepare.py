@@ -1,0 +1,489 @@
+"""From a raw frame to a prepared one: data above offset, data quality, variance on demand.
+
+One function serves the sub-tasks that stream frames and the rule that writes prepared images. A frame is
+held once: quadrants are views of it, and the data-quality plane is shared between frames that have nothing
+of their own to flag.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+
+import numpy as np
+
+from calcamp.analysis.offset import Offsets, measure_offsets
+from calcamp.analysis.profiles import grow_mask
+from calcamp.analysis.statistics import ROUNDING, about
+from calcamp.detector.arrays import canonical, quadrant_view
+from calcamp.detector.dq import BADMASK, DQ
+from calcamp.detector.geometry import QUADRANTS, Detector, flips
+
+#: Flat response at and below which a pixel cannot be divided.
+FLAT_LEAST = 0.1
+#: What `prepare` does when an option is not given.
+DEFAULTS = {
+    "offset": "row",
+    "scan": "pre",
+    "use_mask": True,
+    "use_bias": True,
+    "use_flat": True,
+    "cosmics": False,
+}
+_ROWS_AT_A_TIME = 128  # a block stays in the processor's cache through all operations
+
+
+class PrepareError(ValueError):
+    """A product or an option that cannot be applied to this frame; the text says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """A calibration image in stored orientation, with what is known about it."""
+
+    data: np.ndarray = field(metadata=about("ADU or 1", "bias above its offset, or relative response"))
+    error: np.ndarray | None = field(default=None, metadata=about("as data", "standard error per pixel"))
+    dq: np.ndarray | None = field(
+        default=None, metadata=about("bits", "uint32 data quality, ORed into the frame's")
+    )
+    offset: str | None = field(default=None, metadata=about("", "offset method it was made with"))
+    scan: str | None = field(default=None, metadata=about("", "scan it was made with"))
+    name: str = field(default="", metadata=about("", "what the steps call it, e.g. the file name"))
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What is common to all frames of a test on one CCD, worked out once by `calibration`."""
+
+    dq: np.ndarray = field(metadata=about("bits", "static data quality, stored frame, read-only"))
+    has_mask: bool = field(metadata=about("1", "bits beside NON_IMAGE are set"))
+    bias: Plane | None = field(metadata=about("", "bias with invalid pixels at 0"))
+    flat: Plane | None = field(metadata=about("", "flat with 1 in the scans and at invalid pixels"))
+    window: tuple[int, int] = field(metadata=about("rows", "canonical rows read, [first, last)"))
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A prepared frame of one CCD. `data` and `dq` hold canonical views of `frame` and `dq_frame`."""
+
+    frame: np.ndarray = field(metadata=about("ADU", "float32, stored orientation, above offset"))
+    dq_frame: np.ndarray = field(
+        metadata=about("bits", "uint32, stored; read-only while shared with other frames")
+    )
+    data: dict[str, np.ndarray] = field(metadata=about("ADU", "canonical view per quadrant"))
+    dq: dict[str, np.ndarray] = field(metadata=about("bits", "canonical view per quadrant"))
+    offsets: dict[str, Offsets] = field(
+        metadata=about("ADU", "offset per row, level, noise and test per quadrant")
+    )
+    lost: dict[str, int] = field(metadata=about("1", "pixels at 0 in the rows read, all columns"))
+    saturated: dict[str, int] = field(
+        metadata=about("1", "pixels at or above the saturation level, not grown")
+    )
+    steps: list[str] = field(metadata=about("", "what was done, in order, for headers"))
+    detector: Detector = field(metadata=about("", "geometry"))
+    calibration: Calibration = field(metadata=about("", "products applied"))
+
+    def image(self, quadrant: str) -> np.ndarray:
+        """Canonical view of the image area, shape ``detector.image_shape``, ADU."""
+        return self.data[quadrant][_image(self.detector)]
+
+    def mask(self, quadrant: str, bits: int = BADMASK) -> np.ndarray:
+        """True where a pixel of the canonical quadrant has one of `bits`; off-window rows are always true."""
+        mask = (self.dq[quadrant] & np.uint32(bits)) != 0
+        first, last = self.calibration.window
+        mask[:first] = True
+        mask[last:] = True
+        return mask
+
+    def image_mask(self, quadrant: str, bits: int = BADMASK) -> np.ndarray:
+        """As `mask`, for the image area only."""
+        rows, columns = _image(self.detector)
+        mask = (self.dq[quadrant][rows, columns] & np.uint32(bits)) != 0
+        first, last = self.calibration.window
+        mask[:first] = True
+        mask[last:] = True
+        return mask
+
+    def variance(
+        self,
+        quadrant: str,
+        gain: float,
+        read_noise: float | None = None,
+        region: tuple[slice, slice] | None = None,
+    ) -> np.ndarray:
+        """Variance per pixel, ADU², float32, canonical: made on demand from the stored terms.
+
+        (read noise² + 1/12 + max(signal, 0)/gain + offset error² + bias error²)/flat² + (signal flat error)²,
+        signal in ADU before the flat, gain in e-/ADU.
+
+        Parameters
+        ----------
+        gain : float
+            e-/ADU.
+        read_noise : float, optional
+            ADU; that of the scan pixels of this frame by default.
+        region : (slice, slice), optional
+            Canonical rows and columns; the whole quadrant by default.
+        """
+        offsets = self.offsets[quadrant]
+        rows, columns = region or (slice(None), slice(None))
+        noise = offsets.noise if read_noise is None else read_noise
+        if not math.isfinite(noise):
+            raise PrepareError(f"quadrant {quadrant}: no read noise was measured, give one")
+        signal = self.data[quadrant][rows, columns]
+        if offsets.method == "none":
+            signal = signal - np.float32(offsets.level)
+        flat, bias = self.calibration.flat, self.calibration.bias
+        response = None if flat is None else quadrant_view(flat.data, quadrant, self.detector)[rows, columns]
+        if response is not None:
+            signal = signal * response
+        variance = np.maximum(signal, np.float32(0.0))
+        variance *= np.float32(1.0 / gain)
+        constant = noise**2 + ROUNDING + np.square(np.nan_to_num(offsets.err[rows]))
+        variance += constant.astype(np.float32)[:, None]
+        if bias is not None and bias.error is not None:
+            variance += np.square(quadrant_view(bias.error, quadrant, self.detector)[rows, columns])
+        if response is not None:
+            if flat.error is not None:
+                error = quadrant_view(flat.error, quadrant, self.detector)[rows, columns]
+                variance += np.square(signal * error / response)
+            variance /= np.square(response)
+        return variance
+
+    def with_own_dq(self) -> Prepared:
+        """The same frame with a data-quality plane of its own, writable (for cosmic rays)."""
+        if self.dq_frame.flags.writeable:
+            return self
+        own = self.dq_frame.copy()
+        return replace(self, dq_frame=own, dq={q: quadrant_view(own, q, self.detector) for q in QUADRANTS})
+
+
+def _image(detector: Detector) -> tuple[slice, slice]:
+    return detector.region("img", trimmed=False)
+
+
+@lru_cache(maxsize=2)
+def _base_dq(sizes: tuple[int, ...], first: int, last: int) -> np.ndarray:
+    """NON_IMAGE in scans and rows not read, stored orientation, read-only."""
+    prescan, image_columns, overscan, image_rows, parallel_overscan = sizes
+    rows, columns = image_rows + parallel_overscan, prescan + image_columns + overscan
+    frame = np.full((2 * rows, 2 * columns), DQ.NON_IMAGE, np.uint32)
+    detector = Detector(
+        "",
+        prescan=prescan,
+        image_columns=image_columns,
+        overscan=overscan,
+        image_rows=image_rows,
+        parallel_overscan=parallel_overscan,
+    )
+    for quadrant in QUADRANTS:
+        view = quadrant_view(frame, quadrant, detector)
+        view[first : min(last, image_rows), prescan : prescan + image_columns] = 0
+    frame.flags.writeable = False
+    return frame
+
+
+def calibration(
+    detector: Detector,
+    *,
+    dq: np.ndarray | None = None,
+    bias: np.ndarray | Plane | None = None,
+    flat: np.ndarray | Plane | None = None,
+    vstart: int = 0,
+    vend: int | None = None,
+) -> Calibration:
+    """Work out once what all frames of a CCD share; give it to `prepare` as ``calibration=``.
+
+    Parameters are those of `prepare`. Pixels of `bias` that are not finite get MASKED and are left as they are;
+    pixels of `flat` that are not finite or at most 0.1 get FLAT_INVALID and are divided by 1, as are the scans.
+    """
+    first, last = detector.read_rows(vstart, vend)
+    sizes = (
+        detector.prescan,
+        detector.image_columns,
+        detector.overscan,
+        detector.image_rows,
+        detector.parallel_overscan,
+    )
+    static = _base_dq(sizes, first, last)
+    bias, flat = _plane(bias, detector, "bias"), _plane(flat, detector, "flat")
+    added = [_checked_dq(a, detector) for a in (dq, bias and bias.dq, flat and flat.dq) if a is not None]
+    if bias is not None:
+        bias, invalid = _clean_bias(bias)
+        added += [invalid] if invalid is not None else []
+    if flat is not None:
+        flat, invalid = _clean_flat(flat, detector)
+        added += [invalid] if invalid is not None else []
+    if added:
+        static = static.copy()
+        for plane in added:
+            static |= plane
+        static.flags.writeable = False
+    return Calibration(static, bool(added), bias, flat, (first, last))
+
+
+def _plane(product, detector: Detector, kind: str) -> Plane | None:
+    if product is None:
+        return None
+    plane = product if isinstance(product, Plane) else Plane(np.asarray(product))
+    if plane.data.shape != detector.ccd_shape:
+        raise PrepareError(f"{kind} of shape {plane.data.shape}, the CCD has {detector.ccd_shape}")
+    return plane
+
+
+def _checked_dq(dq: np.ndarray, detector: Detector) -> np.ndarray:
+    dq = np.asarray(dq)
+    if dq.shape != detector.ccd_shape:
+        raise PrepareError(f"data quality of shape {dq.shape}, the CCD has {detector.ccd_shape}")
+    if dq.dtype == bool:
+        return dq * np.uint32(DQ.MASKED)
+    return dq.astype(np.uint32, copy=False)
+
+
+def _clean_bias(bias: Plane) -> tuple[Plane, np.ndarray | None]:
+    good = np.isfinite(bias.data)
+    if good.all():
+        return replace(bias, data=np.asarray(bias.data, np.float32), error=_as_float32(bias.error)), None
+    data = np.where(good, bias.data, 0.0).astype(np.float32)
+    return replace(bias, data=data, error=_as_float32(bias.error)), (~good) * np.uint32(DQ.MASKED)
+
+
+def _clean_flat(flat: Plane, detector: Detector) -> tuple[Plane, np.ndarray | None]:
+    """Flat with 1 outside the image area and where it is not usable."""
+    data = np.ones(detector.ccd_shape, np.float32)
+    invalid = np.zeros(detector.ccd_shape, np.uint32)
+    for quadrant in QUADRANTS:
+        source, target, flag = (
+            quadrant_view(array, quadrant, detector)[_image(detector)] for array in (flat.data, data, invalid)
+        )
+        good = np.isfinite(source) & (source > FLAT_LEAST)
+        target[good] = source[good]
+        flag[~good] = DQ.FLAT_INVALID
+    return replace(flat, data=data, error=_as_float32(flat.error)), invalid if invalid.any() else None
+
+
+def _as_float32(error: np.ndarray | None) -> np.ndarray | None:
+    return None if error is None else np.nan_to_num(np.asarray(error, np.float32), posinf=0.0, neginf=0.0)
+
+
+def _options(options: Mapping | None) -> dict:
+    chosen = DEFAULTS | dict(options or {})
+    unknown = set(chosen) - set(DEFAULTS)
+    if unknown:
+        raise PrepareError(f"unknown options of prepare: {', '.join(sorted(unknown))}")
+    return chosen
+
+
+def prepare(
+    raw: np.ndarray,
+    detector: Detector,
+    options: Mapping | None = None,
+    *,
+    dq: np.ndarray | None = None,
+    bias: np.ndarray | Plane | None = None,
+    flat: np.ndarray | Plane | None = None,
+    vstart: int = 0,
+    vend: int | None = None,
+    saturation: float | Mapping[str, float] | None = None,
+    grow: int = 1,
+    calibration: Calibration | None = None,
+) -> Prepared:
+    """Prepare one raw frame of one CCD.
+
+    Order: lost, saturated and off-window pixels flagged; offset subtracted per row; bias subtracted; image
+    area divided by the flat. Cosmic rays are found elsewhere (`options["cosmics"]` is for the caller).
+
+    Parameters
+    ----------
+    raw : ndarray of uint16, shape ``detector.ccd_shape``
+        Stored orientation, ADU. Not changed.
+    options : mapping, optional
+        ``offset`` row, median, smooth or none; ``scan`` pre, ove or both; ``use_mask``, ``use_bias``,
+        ``use_flat``: whether a product that is given is used.
+    dq : ndarray, optional
+        uint32 bits (or a boolean mask), stored orientation.
+    bias, flat : ndarray or Plane, optional
+        Stored orientation. A bias that says with which offset method it was made must agree with `options`.
+    vstart, vend : int
+        Rows commanded.
+    saturation : number or mapping of quadrant to number, optional
+        ADU, raw; pixels at or above are SATURATED. The detector's full scale by default.
+    grow : int
+        Pixels by which saturated areas are grown, in all directions.
+    calibration : Calibration, optional
+        Result of `calibration` for `dq`, `bias` and `flat`, which are then not looked at: the fast way for
+        many frames.
+
+    Returns
+    -------
+    Prepared
+        Rows that were not read are 0 and NON_IMAGE; rows without offset have the quadrant's level subtracted
+        and are NO_OFFSET. No value is NaN.
+    """
+    chosen = _options(options)
+    if raw.shape != detector.ccd_shape:
+        raise PrepareError(f"frame of shape {raw.shape}, the CCD has {detector.ccd_shape}")
+    if calibration is None:
+        calibration = _calibration(
+            detector,
+            dq=dq if chosen["use_mask"] else None,
+            bias=bias if chosen["use_bias"] else None,
+            flat=flat if chosen["use_flat"] else None,
+            vstart=vstart,
+            vend=vend,
+        )
+    elif calibration.window != detector.read_rows(vstart, vend):
+        raise PrepareError(f"calibration made for rows {calibration.window}, frame has {(vstart, vend)}")
+    _agree(calibration.bias, chosen)
+
+    frame = np.empty(detector.ccd_shape, np.float32)
+    found: dict[str, np.ndarray | None] = {}
+    offsets, lost, saturated = {}, {}, {}
+    for quadrant in QUADRANTS:
+        mask = _scan_mask(calibration, quadrant, detector)
+        offsets[quadrant] = measure_offsets(
+            quadrant_view(raw, quadrant, detector),
+            detector,
+            chosen["offset"],
+            chosen["scan"],
+            vstart,
+            vend,
+            mask,
+        )
+        level = saturation.get(quadrant) if isinstance(saturation, Mapping) else saturation
+        level = detector.full_scale if level is None else level
+        flags = _subtract(raw, frame, quadrant, detector, calibration, offsets[quadrant], level)
+        found[quadrant], lost[quadrant], saturated[quadrant] = _flag(
+            flags, offsets[quadrant], calibration, grow
+        )
+
+    dq_frame = calibration.dq
+    if any(bits is not None for bits in found.values()):
+        dq_frame = dq_frame.copy()
+        for quadrant, bits in found.items():
+            if bits is not None:
+                quadrant_view(dq_frame, quadrant, detector)[...] |= bits
+    return Prepared(
+        frame,
+        dq_frame,
+        {q: quadrant_view(frame, q, detector) for q in QUADRANTS},
+        {q: quadrant_view(dq_frame, q, detector) for q in QUADRANTS},
+        offsets,
+        lost,
+        saturated,
+        _steps(chosen, calibration, offsets, saturation, grow, detector),
+        detector,
+        calibration,
+    )
+
+
+_calibration = calibration  # `prepare` has an argument of that name
+
+
+def _agree(bias: Plane | None, chosen: dict) -> None:
+    """A bias carries its own offset: the frame's must be taken in the same way."""
+    if bias is None:
+        return
+    for key, made in (("offset", bias.offset), ("scan", bias.scan)):
+        # The smoothed and the unsmoothed mean of the same pixels have the same expectation.
+        same = {made, chosen[key]} <= {"row", "smooth"}
+        if made is not None and made != chosen[key] and not same:
+            raise PrepareError(
+                f"bias {bias.name or 'frame'} was made with {key} {made!r}, this frame asks for {chosen[key]!r}: "
+                f"prepare with {key}: {made} or without the bias"
+            )
+
+
+def _scan_mask(calibration: Calibration, quadrant: str, detector: Detector) -> np.ndarray | None:
+    """Bad pixels of the scans; the image area is left out because no offset looks there."""
+    if not calibration.has_mask:
+        return None
+    view = quadrant_view(calibration.dq, quadrant, detector)
+    mask = np.zeros(detector.quadrant_shape, bool)
+    for scan in ("pre", "ove"):
+        columns = detector.region(scan)[1]
+        mask[:, columns] = (view[:, columns] & np.uint32(BADMASK)) != 0
+    return mask
+
+
+def _subtract(raw, frame, quadrant, detector, calibration, offsets: Offsets, level: float):
+    """Write data above offset, bias and flat into `frame`; return canonical (lost, saturated) masks or None.
+
+    Works in stored orientation, a block of rows at a time.
+    """
+    rows, columns = detector.quadrant_slices(quadrant)
+    first, last = calibration.window
+    flipped = flips(quadrant)[0]
+    start, stop = (detector.rows - last, detector.rows - first) if flipped else (first, last)
+    source, target = raw[rows, columns], frame[rows, columns]
+    target[:start] = 0.0
+    target[stop:] = 0.0
+    fallback = offsets.level if math.isfinite(offsets.level) else 0.0
+    subtrahend = np.where(np.isfinite(offsets.offset), offsets.offset, fallback).astype(np.float32)
+    subtrahend = subtrahend[:: -1 if flipped else 1, None]
+    bias, flat = (None if p is None else p.data[rows, columns] for p in (calibration.bias, calibration.flat))
+    lost = saturated = None
+    for row in range(start, stop, _ROWS_AT_A_TIME):
+        part = slice(row, min(row + _ROWS_AT_A_TIME, stop))
+        block, out = source[part], target[part]
+        np.subtract(block, subtrahend[part], out=out)
+        if bias is not None:
+            out -= bias[part]
+        if flat is not None:
+            out /= flat[part]
+        if block.min() == 0:
+            lost = np.zeros(detector.quadrant_shape, bool) if lost is None else lost
+            np.equal(block, 0, out=lost[part])
+        if block.max() >= level:
+            saturated = np.zeros(detector.quadrant_shape, bool) if saturated is None else saturated
+            np.greater_equal(block, level, out=saturated[part])
+    return tuple(None if m is None else canonical(m, quadrant) for m in (lost, saturated))
+
+
+def _flag(flags, offsets: Offsets, calibration: Calibration, grow: int):
+    """(bits of this frame's own, canonical, or None; lost; saturated)."""
+    lost, saturated = flags
+    first, last = calibration.window
+    unknown = ~np.isfinite(offsets.offset[first:last])
+    counts = tuple(0 if mask is None else int(np.count_nonzero(mask)) for mask in flags)
+    if lost is None and saturated is None and not unknown.any():
+        return None, *counts
+    shape = next((mask.shape for mask in flags if mask is not None), None)
+    bits = np.zeros(shape or (len(offsets.offset), calibration.dq.shape[1] // 2), np.uint32)
+    if lost is not None:
+        bits[lost] = DQ.LOST
+    if saturated is not None:
+        grown = grow_mask(saturated, grow)
+        grown[:first] = False
+        grown[last:] = False
+        bits[grown] |= np.uint32(DQ.SATURATED)
+    bits[first:last][unknown] |= np.uint32(DQ.NO_OFFSET)
+    return bits, *counts
+
+
+def _steps(chosen, calibration, offsets, saturation, grow, detector) -> list[str]:
+    """What was done, one sentence each."""
+    first, last = calibration.window
+    level = dict(saturation) if isinstance(saturation, Mapping) else saturation or detector.full_scale
+    steps = [f"rows {first}-{last - 1} read", f"saturated from {level} ADU, grown by {grow} px"]
+    if calibration.has_mask:
+        steps.append("bad pixels flagged from products")
+    for quadrant in QUADRANTS:
+        used = offsets[quadrant]
+        if used.method == "none":
+            text = "no offset subtracted"
+        else:
+            trim = detector.trims["ove" if used.scan == "ove" else "pre"]
+            text = f"offset {used.method} of {used.scan}, trim {trim[0]},{trim[1]}"
+            text += f", {used.window} rows" if used.method == "smooth" else ""
+        if used.method != chosen["offset"] and used.test is not None:
+            text += f" (smoothing refused: {used.test.reason})"
+        if used.scan != chosen["scan"]:
+            text += " (overscan has a trail)"
+        steps.append(f"{quadrant}: {text}")
+    for name, plane in (("bias subtracted", calibration.bias), ("image divided by flat", calibration.flat)):
+        if plane is not None:
+            steps.append(f"{name} {plane.name}".strip())
+    return steps
