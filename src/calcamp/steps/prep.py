@@ -9,8 +9,9 @@ from calcamp.steps import runner
 
 def prep(ctx: runner.Context) -> None:
     """Write ``<raw name>_proc.fits`` for every readable exposure of this CCD."""
+    from numpy import nanmean
+
     from calcamp.data.fitsfile import write_product
-    from calcamp.detector.arrays import assemble
     from calcamp.detector.geometry import QUADRANTS
 
     exposures = [e for e in ctx.readable() if e.files.get(ctx.ccd)]
@@ -30,14 +31,14 @@ def prep(ctx: runner.Context) -> None:
             "RAWSHA": exposure.files[ctx.ccd]["sha256"],
             **{f"STEP{n}": step for n, step in enumerate(image.steps, 1)},
         }
-        # The variance of a pixel follows from these terms: VAR = RN² + max(data, 0) / GAIN (+ RV, the row's offset).
+        # The variance of a pixel follows from these terms: VAR = RN² + 1/12 + max(data, 0) / GAIN + RV.
         for quadrant in QUADRANTS:
-            header[f"RN_{quadrant}"] = (image.read_noise[quadrant], "ADU, read noise of the quadrant")
+            offset = image.offsets[quadrant]
+            header[f"OFF_{quadrant}"] = (offset.level, "ADU, mean offset subtracted")
+            header[f"RN_{quadrant}"] = (offset.noise, "ADU, read noise in the scan")
             header[f"GAIN_{quadrant}"] = (gains[quadrant][0], "e-/ADU")
-            header[f"RV_{quadrant}"] = (image.offset_variance[quadrant], "ADU^2, variance of the offset")
-        data = assemble({q: image.data[q] for q in QUADRANTS}, ctx.detector)
-        dq = assemble({q: image.dq[q] for q in QUADRANTS}, ctx.detector)
-        write_product(ctx.into / name, header, [("DATA", data, "ADU", {}), ("DQ", dq, "", {})])
+            header[f"RV_{quadrant}"] = (float(nanmean(offset.err**2)), "ADU^2, mean variance of the offset")
+        write_product(ctx.into / name, header, [("DATA", image.frame, "ADU", {}), ("DQ", image.dq_frame, "", {})])
         for key, value in zip(
             rows,
             (exposure.obsid, exposure.column, exposure.frame, ctx.ccd, name, "; ".join(image.steps)),

@@ -172,23 +172,36 @@ class Context:
             self._cache["dq"] = plane
         return self._cache["dq"]
 
-    def bias_frame(self):
-        """Master bias of this CCD (float32, stored orientation) or None."""
-        if "bias" not in self._cache:
-            from calcamp.data.products import load_bias
+    def plane(self, kind: str):
+        """Master bias or flat of this CCD as `calcamp.analysis.prepare.Plane`, or None when none is named."""
+        if kind not in self._cache:
+            from calcamp.analysis.prepare import Plane
+            from calcamp.data.products import load_image_product
 
-            product = self.product("bias") if self.prep_options.get("use_bias", True) else None
-            self._cache["bias"] = (
-                load_bias(
-                    Path(product["path"]),
-                    self.detector,
-                    serial=self.serial,
-                    offset_method=self.prep_options["offset"],
-                )
-                if product
-                else None
+            product = self.product(kind)
+            if product is None or not self.prep_options.get(f"use_{kind}", True):
+                self._cache[kind] = None
+            else:
+                path = Path(product["path"])
+                made = load_image_product(kind, path, self.detector, self.serial, self.ccd)
+                method, _, scan = made.info.offset.partition(" ")
+                self._cache[kind] = Plane(made.data, made.error, made.dq, method or None, scan or None, path.name)
+        return self._cache[kind]
+
+    def calibration(self, vstart: int, vend: int):
+        """What all frames of this CCD share in their preparation, worked out once."""
+        if ("calibration", vstart, vend) not in self._cache:
+            from calcamp.analysis.prepare import calibration
+
+            self._cache["calibration", vstart, vend] = calibration(
+                self.detector,
+                dq=self.dq_plane(),
+                bias=self.plane("bias"),
+                flat=self.plane("flat"),
+                vstart=vstart,
+                vend=vend,
             )
-        return self._cache["bias"]
+        return self._cache["calibration", vstart, vend]
 
     def gains(self) -> dict[str, tuple[float, float | None, bool]]:
         """quadrant -> (gain e-/ADU, its error, nominal?) of this CCD.
@@ -211,15 +224,16 @@ class Context:
         """Prepared image of `exposure` (`calcamp.analysis.prepare.Prepared`), as rule `prep` would write it."""
         from calcamp.analysis.prepare import prepare
 
+        vstart = int(exposure.values.get("vstart") or 0)
+        vend = int(exposure.values.get("vend") or self.detector.commanded_rows)
         raw = self.read(exposure, ccd)
         return prepare(
             raw.data,
             self.detector,
             self.prep_options,
-            dq=self.dq_plane(),
-            bias=self.bias_frame(),
-            vstart=int(exposure.values.get("vstart") or 0),
-            vend=int(exposure.values.get("vend") or self.detector.commanded_rows),
+            vstart=vstart,
+            vend=vend,
+            calibration=self.calibration(vstart, vend),
         )
 
     # ---- leaving results -------------------------------------------------------------------------
@@ -258,6 +272,7 @@ class Context:
             "OBSFIRST": self.exposures[0].obsid if self.exposures else -1,
             "OBSLAST": self.exposures[-1].obsid if self.exposures else -1,
             "CALCAMP": __version__,
+            "OFFSET": f"{self.prep_options.get('offset', '')} {self.prep_options.get('scan', '')}".strip(),
             **(header or {}),
         }
         folder = self.into / "products"
