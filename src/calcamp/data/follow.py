@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +105,35 @@ class Follower:
         if end:
             self._mark = self._fingerprint(stream)
         return News([line.removesuffix("\r") for line in lines], first, restarted, more=len(data) == MAX_READ)
+
+
+class RowFollower:
+    """Rows of a growing exposure log or house-keeping file: a `Follower` and a parser of its lines.
+
+    Parameters
+    ----------
+    path : the file.
+    make_parser : called with `path`, gives a parser with a method ``feed(lines)``: ``explog.LogParser`` or
+        ``hk.HKParser``. A file that was replaced gets a new one.
+    """
+
+    def __init__(self, path: Path | str, make_parser: Callable[[Path], object]):
+        self.path = Path(path)
+        self._make_parser = make_parser
+        self.follower = Follower(path)
+        self.parser = make_parser(self.path)
+
+    def read(self) -> tuple[list, bool]:
+        """(new rows, whether they start the file anew). `InputError` for a file with a wrong header."""
+        rows: list = []
+        restarted, more = False, True
+        while more:
+            news = self.follower.read()
+            more = news.more
+            if news.restarted:
+                self.parser, rows, restarted = self._make_parser(self.path), [], True
+            rows.extend(self.parser.feed(news.lines))
+        return rows, restarted
 
 
 def _open_without_waiting(path, flags):

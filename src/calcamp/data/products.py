@@ -6,8 +6,8 @@ its provenance in the primary header: block, serial, test, OBSIDs, version, inpu
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from calcamp.data.files import InputError, part_path, read_json, sha256
+from calcamp.data.files import InputError, read_json, sha256, write_atomic
 from calcamp.data.fitsfile import extensions, read_fits_table, read_image, write_product
 from calcamp.detector.dq import DQ
 from calcamp.detector.geometry import CCDS, QUADRANTS, Detector
@@ -125,6 +125,42 @@ def product_name(
         if parts[name] is None or not _SAFE.fullmatch(str(parts[name])):
             raise ValueError(f"the name of a {kind} product needs {name}, not {parts[name]!r}")
     return pattern.format(**parts)
+
+
+def provenance(
+    *,
+    session: str,
+    block: str,
+    chamber: str,
+    test: str,
+    obsids: Sequence[int] = (),
+    ccd: int | None = None,
+    serial: str = "",
+    inputs: Mapping[str, str] | None = None,
+    **more: object,
+) -> dict[str, object]:
+    """Cards of a product's primary header that say where it comes from.
+
+    Parameters
+    ----------
+    obsids : exposures used; first, last and number are written.
+    inputs : file -> sha256 of what went in.
+    more : further cards, e.g. ``OFFSET="row pre"`` for a master, ``WAVEL=730`` for a flat.
+    """
+    header: dict[str, object] = {
+        "ID": (session, "session"),
+        "BLOCKID": block,
+        "CHAMBER": chamber,
+        "TEST": test,
+    }
+    if ccd is not None:
+        header |= {"CCD": ccd, "SN": (serial, "serial of the CCD")}
+    if obsids:
+        header |= {"OBSID1": min(obsids), "OBSID2": max(obsids), "NOBSID": len(set(obsids))}
+    header |= {key.upper(): value for key, value in more.items()}
+    for number, (name, checksum) in enumerate((inputs or {}).items(), start=1):
+        header |= {f"IN{number:04d}": name, f"SHA{number:04d}": checksum}
+    return header
 
 
 # ---- what a product is ---------------------------------------------------------------------------
@@ -669,15 +705,9 @@ def write_xlsx_table(
             _put(page, number + 2, 1, number)
             for column, name in enumerate(names, start=2):
                 _put(page, number + 2, column, row.get(name))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = part_path(path)
-    try:
-        book.save(part)
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
-    return path
+    content = io.BytesIO()
+    book.save(content)
+    return write_atomic(path, content.getvalue())
 
 
 def _put(page, row: int, column: int, value: object) -> None:
