@@ -523,7 +523,7 @@ def _integer_table(values: np.ndarray) -> _CountTable | None:
     """Histogram table of integers of any type, None when they spread too far for one."""
     if not values.size:
         return None
-    if values.dtype == np.uint16:
+    if values.dtype == np.uint16 and values.size > 1 << 18:
         counts = histogram(values)
         populated = np.flatnonzero(counts)
         low, high = int(populated[0]), int(populated[-1])
@@ -845,18 +845,24 @@ def _reject(matrix, target, finite, sigma, given, iterations) -> np.ndarray:
     return used
 
 
-def _least_absolute(matrix: np.ndarray, target: np.ndarray, iterations: int = 30) -> np.ndarray:
+def _least_absolute(matrix: np.ndarray, target: np.ndarray, iterations: int = 20) -> np.ndarray:
     """Least absolute deviations by reweighting; good enough to start a clip."""
-    parameters = np.linalg.lstsq(matrix, target, rcond=None)[0]
+    basis, triangle = np.linalg.qr(matrix)
+    if not np.all(np.abs(np.diag(triangle)) > 1e-11 * np.abs(triangle[0, 0])):
+        return np.linalg.lstsq(matrix, target, rcond=None)[0]
+    rotated = basis.T @ target
+    scale = max(float(np.abs(target).max()), 1e-300)
     for _ in range(iterations):
-        residuals = np.abs(target - matrix @ parameters)
-        floor = max(1e-3 * float(np.median(residuals)), 1e-12 * float(np.max(np.abs(target), initial=1e-300)))
-        weight = 1.0 / np.sqrt(np.maximum(residuals, floor))
-        update = np.linalg.lstsq(matrix * weight[:, None], target * weight, rcond=None)[0]
-        if np.allclose(update, parameters, rtol=1e-6, atol=1e-12):
-            return update
-        parameters = update
-    return parameters
+        residuals = np.abs(target - basis @ rotated)
+        middle = float(np.partition(residuals, len(residuals) // 2)[len(residuals) // 2])
+        weighted = basis / np.maximum(residuals, max(1e-3 * middle, 1e-12 * scale))[:, None]
+        update = np.linalg.solve(weighted.T @ basis, weighted.T @ target)
+        moved = float(np.abs(update - rotated).max())
+        rotated = update
+        # Orthonormal columns have elements of 1/sqrt(n): this moves no residual by 1 % of the spread.
+        if moved <= 0.01 * middle:
+            break
+    return np.linalg.solve(triangle, rotated)
 
 
 def fit_line(x: np.ndarray, y: np.ndarray, err=None, **options) -> Fit:

@@ -1,0 +1,245 @@
+"""Statistics of a raw frame: levels, noise, lost and saturated pixels, slopes, stuck bits.
+
+Everything comes from histograms of the uint16 pixels, so that medians and percentiles are exact and a full
+frame costs one pass.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from calcamp.analysis.statistics import (
+    NAN,
+    Clipped,
+    about,
+    clipped,
+    fit_line,
+    histogram,
+    histogram_moments,
+)
+from calcamp.detector.arrays import quadrant_view
+from calcamp.detector.dq import BADMASK
+from calcamp.detector.geometry import QUADRANTS, REGIONS, Detector
+
+_BINS = 65536
+#: Lines averaged before a slope is fitted.
+_LINES = 32
+
+
+@dataclass(frozen=True)
+class RegionStatistics:
+    """One region of one quadrant, raw ADU."""
+
+    clipped: Clipped = field(metadata=about("ADU", "clipped mean and noise, rounding removed"))
+    median: float = field(metadata=about("ADU", "exact median (offset_vison), steps of 0.5"))
+    plain_std: float = field(metadata=about("ADU", "unclipped standard deviation, ddof 0 (noise_vison)"))
+    n: int = field(metadata=about("1", "unmasked pixels, before the clip"))
+    minimum: int = field(metadata=about("ADU", "lowest value"))
+    maximum: int = field(metadata=about("ADU", "highest value"))
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """Robust straight lines through the clipped line means of a region, ADU per 1000 px."""
+
+    row: float = field(metadata=about("ADU/1000 px", "along increasing row"))
+    row_err: float = field(metadata=about("ADU/1000 px", "standard error"))
+    column: float = field(metadata=about("ADU/1000 px", "along increasing column"))
+    column_err: float = field(metadata=about("ADU/1000 px", "standard error"))
+
+
+@dataclass(frozen=True)
+class QuadrantStatistics:
+    """All regions of one quadrant and the counts over all its columns in the rows read."""
+
+    regions: dict[str, RegionStatistics] = field(metadata=about("", "pre, img, ove, pov"))
+    slopes: dict[str, Slopes] = field(metadata=about("", "pre and img"))
+    level: float = field(metadata=about("ADU", "clipped mean of the image above that of the prescan"))
+    level_err: float = field(metadata=about("ADU", "standard error of the level"))
+    lost: int = field(metadata=about("1", "pixels at 0"))
+    saturated: int = field(metadata=about("1", "pixels at full scale"))
+    n: int = field(metadata=about("1", "pixels read"))
+    bit_rates: tuple[float, ...] = field(metadata=about("1", "share of pixels with bit 0…15 set"))
+    bits_tested: tuple[int, ...] = field(metadata=about("1", "bits that the spread of the data must toggle"))
+    bits_stuck: tuple[int, ...] = field(metadata=about("1", "tested bits that never, or always, are set"))
+
+    @property
+    def lost_fraction(self) -> float:
+        return self.lost / self.n if self.n else NAN
+
+    @property
+    def saturated_fraction(self) -> float:
+        return self.saturated / self.n if self.n else NAN
+
+
+def frame_statistics(
+    raw: np.ndarray,
+    detector: Detector,
+    vstart: int = 0,
+    vend: int | None = None,
+    dq: np.ndarray | None = None,
+    sigma: float = 5.0,
+    slopes: bool = True,
+) -> dict[str, QuadrantStatistics]:
+    """Statistics of the four quadrants of a raw frame.
+
+    Parameters
+    ----------
+    raw : ndarray of uint16, shape ``detector.ccd_shape``
+        Stored orientation, ADU.
+    vstart, vend : int
+        Rows commanded.
+    dq : ndarray, optional
+        uint32 bits, stored orientation: pixels with a bit of BADMASK are left out of the regions. Lost and
+        saturated pixels and bits are counted over all pixels.
+    sigma : float
+        Clip of means and noise.
+    slopes : bool
+        Fit slopes too (a third of the time).
+
+    Returns
+    -------
+    dict of quadrant to QuadrantStatistics
+        Regions without rows (``pov`` of a read that ends before) have n = 0 and NaN.
+    """
+    if raw.shape != detector.ccd_shape or raw.dtype != np.uint16:
+        raise ValueError(f"expected uint16 of shape {detector.ccd_shape}, got {raw.dtype} of {raw.shape}")
+    result = {}
+    for quadrant in QUADRANTS:
+        bad = None
+        if dq is not None:
+            bad = (quadrant_view(dq, quadrant, detector) & np.uint32(BADMASK)) != 0
+        view = quadrant_view(raw, quadrant, detector)
+        result[quadrant] = _quadrant(view, detector, vstart, vend, bad, sigma, slopes)
+    return result
+
+
+def _quadrant(view, detector: Detector, vstart, vend, bad, sigma, slopes: bool) -> QuadrantStatistics:
+    parts = {name: detector.region(name, vstart, vend) for name in REGIONS}
+    first, last = detector.read_rows(vstart, vend)
+    everything = np.zeros(_BINS, np.int64)
+    regions = {}
+    for name, (rows, columns) in parts.items():
+        counts = histogram(view[rows, columns])
+        everything += counts
+        if bad is not None:
+            # The masked pixels are few: count them apart instead of selecting the good ones.
+            masked = view[rows, columns][bad[rows, columns]]
+            counts = counts - histogram(masked)
+        regions[name] = _region(counts, sigma)
+    for rows, columns in _rest(parts, detector, first, last):
+        everything += histogram(view[rows, columns])
+    pre, img = regions["pre"].clipped, regions["img"].clipped
+    tested, stuck, rates = stuck_bits(everything)
+    return QuadrantStatistics(
+        regions=regions,
+        slopes={n: _slopes(view, bad, parts[n], regions[n], sigma) for n in ("pre", "img")} if slopes else {},
+        level=img.mean - pre.mean,
+        level_err=math.hypot(img.mean_err, pre.mean_err),
+        lost=int(everything[0]),
+        saturated=int(everything[detector.full_scale]),
+        n=int(everything.sum()),
+        bit_rates=rates,
+        bits_tested=tested,
+        bits_stuck=stuck,
+    )
+
+
+def _region(counts: np.ndarray, sigma: float) -> RegionStatistics:
+    moments = histogram_moments(counts, sigma)
+    return RegionStatistics(
+        moments.clipped, moments.median, moments.plain_std, moments.n, moments.minimum, moments.maximum
+    )
+
+
+def _rest(parts, detector: Detector, first: int, last: int):
+    """Areas of the rows read that no region covers (trimmed columns, corners of the parallel overscan)."""
+    image_last = min(detector.image_rows, last)
+    covered = sorted((parts[name][1].start, parts[name][1].stop) for name in ("pre", "img", "ove"))
+    column = 0
+    for start, stop in [*covered, (detector.columns, detector.columns)]:
+        if start > column and image_last > first:
+            yield slice(first, image_last), slice(column, start)
+        column = stop
+    rows, columns = parts["pov"]
+    if rows.stop > rows.start:
+        yield rows, slice(0, columns.start)
+        yield rows, slice(columns.stop, detector.columns)
+
+
+def _slopes(view, bad, part, region: RegionStatistics, sigma: float) -> Slopes:
+    """Slopes of one region from winsorised line means."""
+    rows, columns = part
+    area = view[rows, columns]
+    if region.n < 100 or min(area.shape) < 2:
+        return Slopes(NAN, NAN, NAN, NAN)
+    stats = region.clipped
+    half = sigma * math.sqrt((0.0 if math.isnan(stats.std) else stats.std) ** 2 + 1.0 / 12.0) + 1.0
+    low, high = max(0, math.floor(stats.mean - half)), min(_BINS - 1, math.ceil(stats.mean + half))
+    if region.minimum < low or region.maximum > high:
+        # Limiting values instead of leaving them out keeps the sums one pass; outliers are few.
+        area = np.clip(area, np.uint16(low), np.uint16(high))
+    counts = np.full(area.shape[0], area.shape[1]), np.full(area.shape[1], area.shape[0])
+    masked = None if bad is None else bad[rows, columns]
+    if masked is not None and masked.any():
+        area = np.where(masked, np.uint16(0), area)
+        counts = tuple(area.shape[1 - axis] - np.count_nonzero(masked, axis=1 - axis) for axis in (0, 1))
+    sums = area.sum(axis=1, dtype=np.uint32), area.sum(axis=0, dtype=np.uint32)
+    fitted = []
+    for total, n in zip(sums, counts, strict=True):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = np.where(n > 0, total / n, NAN)
+        fitted += _slope(mean)
+    return Slopes(*fitted)
+
+
+def _slope(mean: np.ndarray) -> list[float]:
+    """(slope, error) per 1000 px through the clipped means of groups of lines.
+
+    The error comes from the scatter of the groups about the line: lines may share noise.
+    """
+    width = max(1, min(_LINES, len(mean) // 8))
+    groups = mean[: len(mean) // width * width].reshape(-1, width)
+    if len(groups) < 4:
+        return [NAN, NAN]
+    value = clipped(groups, 4.0, axis=1).mean if width > 2 else np.nanmean(groups, axis=1)
+    position = (np.arange(len(groups)) + 0.5) * width - 0.5
+    fit = fit_line(position, value)
+    return [1000.0 * float(fit.parameters[1]), 1000.0 * float(fit.errors[1])]
+
+
+def stuck_bits(counts: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...], tuple[float, ...]]:
+    """Bits of the converter that do not toggle although the data are spread enough.
+
+    A bit of value 2^b changes within any interval of 2^b + 1 neighbouring values. It is tested when the
+    0.13 to 99.87 % points are at least 2^(b+1) apart: then both states hold many pixels, unless it is stuck.
+    High bits are not tested by a bias frame; rates of several frames can be added.
+
+    Parameters
+    ----------
+    counts : ndarray, shape (65536,)
+        Histogram. Pixels at 0 and full scale are not looked at.
+
+    Returns
+    -------
+    tested, stuck : tuple of int
+        Bit numbers, 0 the least.
+    rates : tuple of float, 16 values
+        Share of pixels with the bit set.
+    """
+    counts = counts.copy()
+    counts[0] = counts[-1] = 0
+    total = int(counts.sum())
+    if total == 0:
+        return (), (), (NAN,) * 16
+    rates = tuple(
+        float(counts.reshape(-1, 2, 1 << bit)[:, 1].sum(dtype=np.int64)) / total for bit in range(16)
+    )
+    cumulative = np.cumsum(counts)
+    low, high = np.searchsorted(cumulative, (0.00135 * total, 0.99865 * total))
+    tested = tuple(bit for bit in range(16) if high - low >= 1 << (bit + 1))
+    stuck = tuple(bit for bit in tested if rates[bit] in (0.0, 1.0))
+    return tested, stuck, rates
