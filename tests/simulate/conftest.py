@@ -1,14 +1,16 @@
 import pytest
+from simulated import simulate
 
-from calcamp.detector.geometry import Detector
+from calcamp.config.lookup import load_detector
 
 
 @pytest.fixture(scope="session")
 def mini():
-    return Detector(
-        name="ccd273-mini",
-        image_columns=512,
-        image_rows=516,
-        min_column_length=50,
-        lock_shift_px=75,
-    )
+    return load_detector("ccd273-mini")
+
+
+@pytest.fixture(scope="session")
+def session(tmp_path_factory):
+    """A clean session: (what was made, folder of the session file)."""
+    folder = tmp_path_factory.mktemp("clean")
+    return simulate(folder, seed=5), folder

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from math import ceil
 
+from calcamp.campaign.duration import frame_seconds
 from calcamp.detector.geometry import Detector
 
 #: CCD temperature around which rates are stated, K (-120 C).
@@ -58,8 +59,8 @@ class Exposure:
 
     @property
     def end(self) -> datetime:
-        """When the next exposure can start: whole seconds of the duration model."""
-        return self.start + timedelta(seconds=ceil(duration_s(self.keys)))
+        """When the next exposure can start: the duration model of the campaign, in whole seconds."""
+        return self.start + timedelta(seconds=ceil(frame_seconds(self.keys)))
 
     def temperature(self, ccd: int) -> float:
         return self.temperature_K.get(ccd, NOMINAL_TEMPERATURE_K)
@@ -78,25 +79,3 @@ def row_time_s(keys: dict, detector: Detector) -> float:
     Source: duration model of ELVIS (data formats, 5.3), with the pixels that the frame holds.
     """
     return 4e-6 * float(keys.get("toi_ro", 1000)) + detector.pixel_time_s * detector.columns
-
-
-def duration_s(keys: dict) -> float:
-    """Seconds that one frame takes, transfer to disk included (data formats, 5.3).
-
-    The commanded rows are those of the full-size CCD, whatever detector is simulated.
-    """
-    get = lambda key, default: float(keys.get(key, default))  # noqa: E731
-    line = 14.3e-6 * (51 + 2048 + 29)
-    rows = get("vend", 2086) - get("vstart", 0)
-    total = (
-        get("exptime", 0) + 2066 * 4e-6 * get("toi_fl", 143) + rows * (4e-6 * get("toi_ro", 1000) + line) + 20
-    )
-    if get("siflsh", 1):
-        total += 1e-3 * get("siflsh_p", 500)
-    if get("chinj", 0) or get("s_tpump", 0) or get("v_tpump", 0):
-        total += 2066 * (4e-6 * get("toi_ch", 1000) + line * get("chin_dly", 0))
-    if get("s_tpump", 0):
-        total += rows * (2 * 14.3e-6 + 1e-6 * get("dwell_s", 0)) * get("s_tp_cnt", 1000)
-    if get("v_tpump", 0):
-        total += (4e-6 * get("toi_tp", 1000) + 1e-6 * get("dwell_v", 0)) * get("v_tp_cnt", 1000)
-    return total

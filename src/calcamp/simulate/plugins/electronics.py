@@ -133,12 +133,12 @@ class Structure(Plugin):
             "row_gradient": k * rng.uniform(-0.5, 0.5),  # ADU from the first to the last row
             "column_gradient": k * rng.uniform(-0.5, 0.5),
             "edge": k * rng.uniform(0.3, 0.9),  # ADU at the first column, falls with 5 % of the width
-            "bump": k * rng.uniform(0.3, 0.8),  # ADU, two-dimensional
+            "bump": k * rng.uniform(0.3, 0.6),  # ADU, two-dimensional
             "bump_row": rng.uniform(0.2, 0.8),
             "bump_column": rng.uniform(0.2, 0.8),
             "bump_width": rng.uniform(0.15, 0.35),
-            "frame_settling": k * rng.uniform(2.0, 5.0),  # ADU at the first row
-            "frame_settling_rows": rng.uniform(10.0, 25.0),
+            "frame_settling": k * rng.uniform(1.0, 2.0),  # ADU at the first row
+            "frame_settling_rows": rng.uniform(8.0, 15.0),
             "line_settling": k * rng.uniform(1.0, 4.0),  # ADU at the first column
             "line_settling_columns": rng.uniform(2.0, 4.0),
             "odd_even": k * 0.05,
