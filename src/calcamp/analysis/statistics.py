@@ -507,11 +507,11 @@ def robust_std(values: np.ndarray, mask: np.ndarray | None = None) -> float:
     between 2 % and 98 %. Floats: half the distance between the 15.87 and 84.13 % points.
     """
     values = np.asarray(values)
+    if values.dtype.kind in "iu":
+        table = _integer_table(values, mask)
+        return table.robust()[1] if table is not None and table.total > 1 else NAN
     if mask is not None:
         values = values[~np.broadcast_to(mask, values.shape)]
-    if values.dtype.kind in "iu":
-        table = _integer_table(values)
-        return table.robust()[1] if table is not None and table.total > 1 else NAN
     values = values[np.isfinite(values)]
     if values.size < 2:
         return NAN
@@ -519,19 +519,23 @@ def robust_std(values: np.ndarray, mask: np.ndarray | None = None) -> float:
     return 0.5 * float(high - low)
 
 
-def _integer_table(values: np.ndarray) -> _CountTable | None:
+def _integer_table(values: np.ndarray, mask: np.ndarray | None = None) -> _CountTable | None:
     """Histogram table of integers of any type, None when they spread too far for one."""
-    if not values.size:
-        return None
     if values.dtype == np.uint16 and values.size > 1 << 18:
-        counts = histogram(values)
+        counts = histogram(values, mask)
         populated = np.flatnonzero(counts)
+        if not populated.size:
+            return _CountTable(counts[:1], 0)
         low, high = int(populated[0]), int(populated[-1])
         return _CountTable(counts[low : high + 1], low)
+    if mask is not None:
+        values = values[~np.broadcast_to(mask, values.shape)]
+    if not values.size:
+        return _CountTable(np.zeros(1, np.int64), 0)
     low, high = int(values.min()), int(values.max())
     if high - low > 1 << 22:
         return None
-    return _CountTable(np.bincount(values.ravel().astype(np.int64) - low), low)
+    return _CountTable(np.bincount(values.reshape(-1).astype(np.int64) - low), low)
 
 
 # ---- clipped mean and standard deviation ---------------------------------------------------------
@@ -600,75 +604,93 @@ def clipped(
         rounded = 1 if values.dtype.kind in "iub" else 0
     if axis is not None:
         return _clipped_axis(values, sigma, axis, mask, rounded, scale, iterations)
-    if mask is not None:
-        values = values[~np.broadcast_to(mask, values.shape)]
     if scale is None and values.dtype.kind in "iu":
-        table = _integer_table(values)
-        if table is None and not values.size:
-            return Clipped(NAN, NAN, NAN, NAN, 0, 0)
+        table = _integer_table(values, mask)
         if table is not None:
-            return _clip_counts(table, sigma, rounded)
-    return _clipped_flat(values, sigma, rounded, scale, iterations)
+            return _clip_counts(table, sigma, rounded) if table.total else Clipped(NAN, NAN, NAN, NAN, 0, 0)
+    return _clipped_flat(values, sigma, mask, rounded, scale, iterations)
 
 
-def _clipped_flat(values, sigma, rounded, scale, iterations) -> Clipped:
-    """Clipped moments of unrounded values, all together."""
-    values = np.ravel(values)
+def _clipped_flat(values, sigma, mask, rounded, scale, iterations) -> Clipped:
+    """Clipped moments of unrounded values, all together, a cache-sized block at a time."""
     if values.dtype.kind != "f":
         values = values.astype(np.float64)
-    finite = np.isfinite(values)
-    if not finite.all():
-        values = values[finite]
-    total = values.size
-    if total == 0:
+    centre, spread = _start(values, mask)
+    if not math.isfinite(centre):
         return Clipped(NAN, NAN, NAN, NAN, 0, 0)
-    # Start from a sample: the median of millions of pixels costs more than all the passes.
-    sample = values if total <= 50_000 else values[:: total // 20_000 | 1]
-    centre = float(np.median(sample))
+    spread = spread if scale is None else float(scale)
     factor, inflate_mean, inflate_std = clip_factors(float(sigma))
-    if scale is None:
-        low, high = np.percentile(sample, (15.87, 84.13))
-        spread = 0.5 * float(high - low)
-        if not spread > 0:  # more than two thirds are equal
-            spread = float(np.std(sample))
-    else:
-        spread = float(scale)
-    kept = total
-    work = values.astype(np.float64, copy=False) if total <= 50_000 else values
+    n = -1
     for _ in range(iterations):
-        inside = np.abs(work - work.dtype.type(centre)) <= sigma * spread
-        n = int(np.count_nonzero(inside))
+        before = n
+        n, finite, shift, square = _window_sums(values, mask, centre, sigma * spread)
         if n == 0:
-            return Clipped(NAN, NAN, NAN, NAN, 0, total)
-        chosen = work if n == total else work[inside]
-        deviation = chosen - work.dtype.type(centre)
-        shift = float(np.mean(deviation, dtype=np.float64))
-        variance = float(
-            np.dot(deviation, deviation) if deviation.dtype == np.float64 else _sum_squares(deviation)
+            return Clipped(NAN, NAN, NAN, NAN, 0, finite)
+        variance = max(square - shift * shift, 0.0) * (n / (n - 1) if n > 1 else NAN)
+        std = math.sqrt(variance) / factor if variance >= 0 else NAN
+        settled = (
+            n == before
+            and abs(shift) <= 1e-6 * spread
+            and (scale is not None or abs(std - spread) <= 1e-6 * std)
         )
-        variance = max(variance / n - shift * shift, 0.0) * (n / (n - 1) if n > 1 else NAN)
-        new_spread = math.sqrt(variance) / factor if variance >= 0 else NAN
-        moved = abs(shift) > 1e-7 * spread or (scale is None and abs(new_spread - spread) > 1e-7 * spread)
         centre += shift
-        if scale is None and new_spread > 0:
-            spread = new_spread
-        if not moved or (n == kept and n == total):
+        if scale is None and std > 0:
+            spread = std
+        if settled or n == finite == before:
             break
-        kept = n
-    std = math.sqrt(remove_quantisation(new_spread**2, rounded)) if math.isfinite(new_spread) else NAN
-    std_err = (
-        new_spread**2 / (std * math.sqrt(2.0 * n)) * inflate_std if std > 0 else (0.0 if std == 0 else NAN)
-    )
-    return Clipped(centre, new_spread / math.sqrt(n) * inflate_mean, std, std_err, n, total - n)
+    clean = math.sqrt(remove_quantisation(std**2, rounded)) if math.isfinite(std) else NAN
+    err = std**2 / (clean * math.sqrt(2.0 * n)) * inflate_std if clean > 0 else (0.0 if clean == 0 else NAN)
+    width = std if scale is None else float(scale)
+    return Clipped(centre, width / math.sqrt(n) * inflate_mean, clean, err, n, finite - n)
 
 
-def _sum_squares(values: np.ndarray) -> float:
-    """Sum of squares of float32 values in double precision, block-wise."""
-    total = 0.0
-    for start in range(0, values.size, 1 << 16):
-        block = values[start : start + (1 << 16)]
-        total += float(np.dot(block, block))
-    return total
+def _start(values: np.ndarray, mask: np.ndarray | None) -> tuple[float, float]:
+    """(median, half of the central 68 %) of a sample: the median of millions costs more than all the passes."""
+    step = values.size // 20_000 | 1 if values.size > 50_000 else 1
+    flat = values.reshape(-1) if values.flags.c_contiguous else None
+    for stride in (step, 1):
+        index = np.arange(0, values.size, stride)
+        where = index if flat is not None else np.unravel_index(index, values.shape)
+        sample = (values if flat is None else flat)[where]
+        if mask is not None:
+            sample = sample[~np.broadcast_to(mask, values.shape)[np.unravel_index(index, values.shape)]]
+        sample = sample[np.isfinite(sample)].astype(np.float64)
+        if sample.size > 1000 or stride == 1:
+            break
+    if not sample.size:
+        return NAN, NAN
+    low, middle, high = np.percentile(sample, (15.87, 50.0, 84.13))
+    spread = 0.5 * float(high - low)
+    return float(middle), spread if spread > 0 else float(np.std(sample))
+
+
+def _window_sums(values: np.ndarray, mask, centre: float, half: float) -> tuple[int, int, float, float]:
+    """(number within `half` of `centre`, finite number, their mean deviation, mean squared deviation)."""
+    rows = values.reshape(1, -1) if values.ndim < 2 else values.reshape(-1, values.shape[-1])
+    bad = None if mask is None else np.broadcast_to(mask, values.shape).reshape(rows.shape)
+    n = finite = 0
+    total = square = 0.0
+    row_step = max(1, (1 << 16) // max(rows.shape[1], 1))
+    column_step = 1 << 16 if rows.shape[0] == 1 else rows.shape[1]
+    for row in range(0, rows.shape[0], row_step):
+        for column in range(0, rows.shape[1], column_step):
+            part = (slice(row, row + row_step), slice(column, column + column_step))
+            deviation = np.subtract(rows[part], rows.dtype.type(centre)).reshape(-1)
+            inside = np.abs(deviation) <= half
+            good = deviation.size
+            if bad is not None:
+                out = bad[part].reshape(-1)
+                inside &= ~out
+                good -= int(np.count_nonzero(out | ~np.isfinite(deviation)))
+            count = int(np.count_nonzero(inside))
+            if count < deviation.size:
+                if bad is None:
+                    good -= int(np.count_nonzero(~np.isfinite(deviation)))
+                deviation = deviation[inside]
+            n, finite = n + count, finite + good
+            total += float(deviation.sum(dtype=np.float64))
+            square += float(np.dot(deviation, deviation))
+    return n, finite, total / n if n else NAN, square / n if n else NAN
 
 
 def _clipped_axis(values, sigma, axis, mask, rounded, scale, iterations) -> Clipped:
@@ -821,7 +843,16 @@ def _solve(matrix: np.ndarray, target: np.ndarray):
 
 def _reject(matrix, target, finite, sigma, given, iterations) -> np.ndarray:
     """Points kept: start from least absolute deviations, then clip about least squares until stable."""
-    parameters = _least_absolute(matrix[finite], target[finite])
+    parameters = _solve(matrix[finite], target[finite])[0]
+    if parameters is None:
+        return finite
+    # Among many points none can bend the fit enough to hide itself: start from least squares.
+    residuals = np.abs(target[finite] - matrix[finite] @ parameters)
+    spread = 1.4826 * float(np.median(residuals))
+    if len(residuals) < 25 * matrix.shape[1] or float(residuals.max()) > 0.8 * sigma * (
+        max(1.0, spread) if given else spread
+    ):
+        parameters = _least_absolute(matrix[finite], target[finite])
     used = finite
     for _ in range(iterations):
         residuals = target - matrix @ parameters
