@@ -13,6 +13,7 @@ import numpy as np
 
 from calcamp.analysis.statistics import (
     NAN,
+    ROUNDING,
     Clipped,
     about,
     clipped,
@@ -75,12 +76,35 @@ class QuadrantStatistics:
         return self.saturated / self.n if self.n else NAN
 
 
+@dataclass(frozen=True, eq=False)
+class BadPixels:
+    """Positions of pixels left out, found once for all frames of a CCD."""
+
+    positions: dict[str, tuple[np.ndarray, np.ndarray]] = field(
+        metadata=about("px", "canonical (rows, columns) per quadrant")
+    )
+
+    def inside(self, quadrant: str, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
+        """Positions inside an area, counted from its corner."""
+        row, column = self.positions[quadrant]
+        keep = (row >= rows.start) & (row < rows.stop) & (column >= columns.start) & (column < columns.stop)
+        return row[keep] - rows.start, column[keep] - columns.start
+
+
+def find_bad(dq: np.ndarray, detector: Detector, bits: int = BADMASK) -> BadPixels:
+    """Positions of the pixels with one of `bits` (or true, in a boolean mask) in a stored data-quality plane."""
+    if dq.shape != detector.ccd_shape:
+        raise ValueError(f"data quality of shape {dq.shape}, the CCD has {detector.ccd_shape}")
+    bad = dq if dq.dtype == bool else (dq & np.uint32(bits)) != 0
+    return BadPixels({q: np.nonzero(quadrant_view(bad, q, detector)) for q in QUADRANTS})
+
+
 def frame_statistics(
     raw: np.ndarray,
     detector: Detector,
     vstart: int = 0,
     vend: int | None = None,
-    dq: np.ndarray | None = None,
+    dq: np.ndarray | BadPixels | None = None,
     sigma: float = 5.0,
     slopes: bool = True,
 ) -> dict[str, QuadrantStatistics]:
@@ -92,9 +116,10 @@ def frame_statistics(
         Stored orientation, ADU.
     vstart, vend : int
         Rows commanded.
-    dq : ndarray, optional
-        uint32 bits, stored orientation: pixels with a bit of BADMASK are left out of the regions. Lost and
-        saturated pixels and bits are counted over all pixels.
+    dq : ndarray or BadPixels, optional
+        uint32 bits, stored orientation, or what `find_bad` makes of them once for many frames: pixels with a
+        bit of BADMASK are left out of the regions. Lost and saturated pixels and bits are counted over all
+        pixels.
     sigma : float
         Clip of means and noise.
     slopes : bool
@@ -107,36 +132,35 @@ def frame_statistics(
     """
     if raw.shape != detector.ccd_shape or raw.dtype != np.uint16:
         raise ValueError(f"expected uint16 of shape {detector.ccd_shape}, got {raw.dtype} of {raw.shape}")
-    result = {}
-    for quadrant in QUADRANTS:
-        bad = None
-        if dq is not None:
-            bad = (quadrant_view(dq, quadrant, detector) & np.uint32(BADMASK)) != 0
-        view = quadrant_view(raw, quadrant, detector)
-        result[quadrant] = _quadrant(view, detector, vstart, vend, bad, sigma, slopes)
-    return result
+    bad = find_bad(dq, detector) if isinstance(dq, np.ndarray) else dq
+    return {q: _quadrant(raw, q, detector, vstart, vend, bad, sigma, slopes) for q in QUADRANTS}
 
 
-def _quadrant(view, detector: Detector, vstart, vend, bad, sigma, slopes: bool) -> QuadrantStatistics:
+def _quadrant(
+    raw, quadrant, detector: Detector, vstart, vend, bad, sigma, slopes: bool
+) -> QuadrantStatistics:
+    view = quadrant_view(raw, quadrant, detector)
     parts = {name: detector.region(name, vstart, vend) for name in REGIONS}
     first, last = detector.read_rows(vstart, vend)
     everything = np.zeros(_BINS, np.int64)
-    regions = {}
+    regions, out = {}, {}
     for name, (rows, columns) in parts.items():
-        counts = histogram(view[rows, columns])
+        area = view[rows, columns]
+        counts = histogram(area)
         everything += counts
         if bad is not None:
             # The masked pixels are few: count them apart instead of selecting the good ones.
-            masked = view[rows, columns][bad[rows, columns]]
-            counts = counts - histogram(masked)
+            out[name] = bad.inside(quadrant, rows, columns)
+            counts = counts - np.bincount(area[out[name]], minlength=_BINS)
         regions[name] = _region(counts, sigma)
     for rows, columns in _rest(parts, detector, first, last):
         everything += histogram(view[rows, columns])
     pre, img = regions["pre"].clipped, regions["img"].clipped
     tested, stuck, rates = stuck_bits(everything)
+    sloped = ("pre", "img") if slopes else ()
     return QuadrantStatistics(
         regions=regions,
-        slopes={n: _slopes(view, bad, parts[n], regions[n], sigma) for n in ("pre", "img")} if slopes else {},
+        slopes={n: _slopes(view[parts[n]], out.get(n), regions[n], sigma) for n in sloped},
         level=img.mean - pre.mean,
         level_err=math.hypot(img.mean_err, pre.mean_err),
         lost=int(everything[0]),
@@ -170,29 +194,25 @@ def _rest(parts, detector: Detector, first: int, last: int):
         yield rows, slice(columns.stop, detector.columns)
 
 
-def _slopes(view, bad, part, region: RegionStatistics, sigma: float) -> Slopes:
-    """Slopes of one region from winsorised line means."""
-    rows, columns = part
-    area = view[rows, columns]
+def _slopes(area: np.ndarray, out, region: RegionStatistics, sigma: float) -> Slopes:
+    """Slopes of one region from winsorised line means; `out` are positions left out."""
     if region.n < 100 or min(area.shape) < 2:
         return Slopes(NAN, NAN, NAN, NAN)
     stats = region.clipped
-    half = sigma * math.sqrt((0.0 if math.isnan(stats.std) else stats.std) ** 2 + 1.0 / 12.0) + 1.0
+    half = sigma * math.sqrt((0.0 if math.isnan(stats.std) else stats.std) ** 2 + ROUNDING) + 1.0
     low, high = max(0, math.floor(stats.mean - half)), min(_BINS - 1, math.ceil(stats.mean + half))
-    if region.minimum < low or region.maximum > high:
+    if region.minimum < low or region.maximum > high or out is not None:
         # Limiting values instead of leaving them out keeps the sums one pass; outliers are few.
         area = np.clip(area, np.uint16(low), np.uint16(high))
-    counts = np.full(area.shape[0], area.shape[1]), np.full(area.shape[1], area.shape[0])
-    masked = None if bad is None else bad[rows, columns]
-    if masked is not None and masked.any():
-        area = np.where(masked, np.uint16(0), area)
-        counts = tuple(area.shape[1 - axis] - np.count_nonzero(masked, axis=1 - axis) for axis in (0, 1))
-    sums = area.sum(axis=1, dtype=np.uint32), area.sum(axis=0, dtype=np.uint32)
     fitted = []
-    for total, n in zip(sums, counts, strict=True):
+    for axis in (0, 1):
+        total = area.sum(axis=1 - axis, dtype=np.uint32).astype(np.float64)
+        n = np.full(len(total), area.shape[1 - axis])
+        if out is not None:
+            total -= np.bincount(out[axis], weights=area[out], minlength=len(total))
+            n -= np.bincount(out[axis], minlength=len(total))
         with np.errstate(invalid="ignore", divide="ignore"):
-            mean = np.where(n > 0, total / n, NAN)
-        fitted += _slope(mean)
+            fitted += _slope(np.where(n > 0, total / n, NAN))
     return Slopes(*fitted)
 
 

@@ -80,7 +80,7 @@ class Selected:
     cause: str = field(default="", metadata=about("", "why it is left out, or a note when it is used"))
 
 
-def select_frames(frames: Iterable[FrameQuality], thresholds: Thresholds | None = None) -> list[Selected]:
+def select(frames: Iterable[FrameQuality], thresholds: Thresholds | None = None) -> list[Selected]:
     """Decide on every (frame, quadrant), in the order given.
 
     Absolute rules come first (unreadable, all pixels 0, dropped rows, lamp off against the expected level).
