@@ -38,7 +38,9 @@ def prep(ctx: runner.Context) -> None:
             header[f"RN_{quadrant}"] = (offset.noise, "ADU, read noise in the scan")
             header[f"GAIN_{quadrant}"] = (gains[quadrant][0], "e-/ADU")
             header[f"RV_{quadrant}"] = (float(nanmean(offset.err**2)), "ADU^2, mean variance of the offset")
-        write_product(ctx.into / name, header, [("DATA", image.frame, "ADU", {}), ("DQ", image.dq_frame, "", {})])
+        write_product(
+            ctx.into / name, header, [("DATA", image.frame, "ADU", {}), ("DQ", image.dq_frame, "", {})]
+        )
         for key, value in zip(
             rows,
             (exposure.obsid, exposure.column, exposure.frame, ctx.ccd, name, "; ".join(image.steps)),

@@ -185,7 +185,9 @@ class Context:
                 path = Path(product["path"])
                 made = load_image_product(kind, path, self.detector, self.serial, self.ccd)
                 method, _, scan = made.info.offset.partition(" ")
-                self._cache[kind] = Plane(made.data, made.error, made.dq, method or None, scan or None, path.name)
+                self._cache[kind] = Plane(
+                    made.data, made.error, made.dq, method or None, scan or None, path.name
+                )
         return self._cache[kind]
 
     def calibration(self, vstart: int, vend: int):
