@@ -1,0 +1,325 @@
+"""Defects of an area: hot (or dead) pixels, whole and partial columns, groups of touching pixels.
+
+Works on any map that is flat but for defects: a dark minus its background, or a flat response minus 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from calcamp.analysis.background import box_means, interpolate_boxes
+from calcamp.analysis.cosmics import group_labels
+from calcamp.analysis.statistics import about, clipped, running_mean
+
+
+def local_background(image: np.ndarray, mask: np.ndarray | None = None, box: int = 64) -> np.ndarray:
+    """Smooth background of an image: clipped means of boxes of about `box` px, bilinear between, float32."""
+    number = tuple(max(1, round(size / box)) for size in image.shape)
+    return interpolate_boxes(box_means(image, number, mask), image.shape)
+
+
+@dataclass(frozen=True)
+class ColumnDefect:
+    """A run of rows of one column whose level differs from the neighbouring columns."""
+
+    column: int = field(metadata=about("px", "canonical column in the area"))
+    first: int = field(metadata=about("px", "first row"))
+    last: int = field(metadata=about("px", "last row, included"))
+    level: float = field(metadata=about("as input", "clipped mean above the neighbours"))
+    level_err: float = field(metadata=about("as input", "its standard error"))
+    significance: float = field(metadata=about("1", "level over error of the run when it was found"))
+    partial: bool = field(metadata=about("1", "starts or ends inside the array"))
+
+    @property
+    def length(self) -> int:
+        return self.last - self.first + 1
+
+
+def find_columns(
+    residual: np.ndarray,
+    noise: float,
+    threshold: float = 0.0,
+    sigma: float = 7.0,
+    neighbours: int = 10,
+    mask: np.ndarray | None = None,
+    least: int = 20,
+) -> list[ColumnDefect]:
+    """Hot and cold columns, whole or partial.
+
+    Values are cut at 3 sigma about the typical column first, so that single hot pixels do not make a
+    column. Means of blocks of rows are compared with the median of the columns to either side; in each
+    column the run of blocks of largest significance is sought (a run of n blocks of mean z has z √n), and its
+    ends are set to the row by the change of the cumulative sum. What is found is taken out and the search
+    repeated, so a column may hold several runs.
+
+    Parameters
+    ----------
+    residual : (rows, columns) float array
+        Map minus its background.
+    noise : float
+        Standard deviation of a pixel.
+    threshold : float
+        Least difference from the neighbours, either sign, in units of `residual`.
+    sigma : float
+        Least significance. Some 10⁶ runs are tried, so 5.5 is the level of chance.
+    neighbours : int
+        Columns to either side that are compared with.
+    mask : bool array, optional
+        True where a pixel is left out.
+    least : int
+        Least length, rows.
+    """
+    rows = residual.shape[0]
+    # Saturating at 3 sigma keeps a column's sum finite and single pixels harmless; a run of bright pixels is
+    # then at most 3 sigma per pixel, which is plenty for any run worth the name.
+    cut = np.float32(3 * noise)
+    work = np.clip(np.nan_to_num(residual), -cut, cut)
+    good = np.isfinite(residual)
+    if mask is not None:
+        good &= ~mask
+    work *= good
+    size = max(8, min(32, rows // 16))
+    edges = np.arange(0, rows, size)
+    count = np.add.reduceat(good.astype(np.float32), edges, axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        means = np.add.reduceat(work, edges, axis=0) / count
+    means -= _side_medians(means, neighbours)
+    scale = noise * 0.995 / np.sqrt(np.maximum(count, 1))  # clip at 3 sigma takes 0.5 % of the spread
+    z = np.where(count > 0.3 * size, means / scale, 0.0)
+    found: list[ColumnDefect] = []
+    for _ in range(3):
+        runs = _best_runs(z)
+        new = []
+        for column in np.flatnonzero(runs[2] > sigma):
+            top, bottom, strength = (int(runs[0][column]), int(runs[1][column]), float(runs[2][column]))
+            z[top : bottom + 1, column] = 0.0
+            defect = _measure(
+                residual,
+                work,
+                good,
+                column,
+                edges[top],
+                min(edges[bottom] + size, rows),
+                size,
+                neighbours,
+                noise,
+                strength,
+            )
+            if defect is not None:
+                new.append(defect)
+        found += [d for d in new if abs(d.level) > threshold and d.length >= least]
+        if not new:
+            break
+    return sorted(_join(found), key=lambda d: (d.column, d.first))
+
+
+def _side_medians(means: np.ndarray, neighbours: int) -> np.ndarray:
+    """Median of the columns to either side, the column itself left out only by being one of many."""
+    from scipy.ndimage import median_filter
+
+    filled = np.nan_to_num(means)
+    footprint = np.ones((1, 2 * neighbours + 1), bool)
+    footprint[0, neighbours] = False
+    return median_filter(filled, footprint=footprint, mode="nearest")
+
+
+def _best_runs(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per column: first and last block of the run of largest |sum|/√length, and that significance."""
+    blocks, columns = z.shape
+    sums = np.vstack([np.zeros((1, columns)), np.cumsum(z, axis=0)])
+    best = np.zeros(columns)
+    first, last = np.zeros(columns, int), np.zeros(columns, int)
+    for length in range(1, blocks + 1):
+        strength = np.abs(sums[length:] - sums[:-length]) / math.sqrt(length)
+        at = strength.argmax(axis=0)
+        value = strength[at, np.arange(columns)]
+        # of equal runs the longer one, which is why >= is not >: noise does not favour length
+        better = value > best
+        best[better], first[better], last[better] = value[better], at[better], at[better] + length - 1
+    return first, last, best
+
+
+def _measure(
+    residual, work, good, column, start, stop, size, neighbours, noise, strength
+) -> ColumnDefect | None:
+    """Refine the ends of a run and measure its level."""
+    rows, columns = residual.shape
+    side = np.r_[max(column - neighbours, 0) : column, column + 1 : min(column + neighbours + 1, columns)]
+    around = np.where(good[:, side], work[:, side], np.nan)
+    reference = np.nan_to_num(_row_medians(around))
+    reference, _ = running_mean(reference, min(101, rows - 1 + rows % 2))
+    series = np.where(good[:, column], work[:, column] - reference, 0.0)
+    inner = slice(start + size // 2, max(stop - size // 2, start + size // 2 + 1))
+    half = 0.5 * float(np.mean(series[inner]))
+    start, stop = _edge(series, half, start, stop, size)
+    if stop <= start:
+        return None
+    values = (
+        residual[start:stop, column][good[start:stop, column]]
+        - reference[start:stop][good[start:stop, column]]
+    )
+    if values.size < 3:
+        return None
+    level = clipped(values.astype(float), 4.0, rounded=0)
+    err = max(level.mean_err, noise / math.sqrt(max(level.n, 1))) if level.n > 1 else noise
+    partial = start > 0 or stop < rows
+    return ColumnDefect(int(column), int(start), int(stop - 1), level.mean, err, strength, bool(partial))
+
+
+def _row_medians(values: np.ndarray) -> np.ndarray:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        return np.nanmedian(values, axis=1)
+
+
+def _edge(series, half, start, stop, size) -> tuple[int, int]:
+    """Rows [start, stop) that maximise the sum of (value − half level) in the direction of the level.
+
+    For a step in white noise that is the maximum-likelihood place of the two changes.
+    """
+    direction = 1.0 if half >= 0 else -1.0
+    low, high = max(start - 2 * size, 0), min(stop + 2 * size, series.size)
+    gain = np.concatenate([[0.0], np.cumsum(direction * (series[low:high] - half))])
+    middle = (start + stop) // 2 - low
+    begin = int(np.argmin(gain[: middle + 1]))
+    end = middle + int(np.argmax(gain[middle:]))
+    return low + begin, low + end
+
+
+def _join(found: list[ColumnDefect]) -> list[ColumnDefect]:
+    """One of several overlapping runs of a column: the most significant."""
+    kept: list[ColumnDefect] = []
+    for defect in sorted(found, key=lambda d: -d.significance):
+        if not any(
+            d.column == defect.column and d.first <= defect.last and defect.first <= d.last for d in kept
+        ):
+            kept.append(defect)
+    return kept
+
+
+@dataclass(frozen=True)
+class HotPixels:
+    """Hot pixels of an area; arrays of equal length, hottest first."""
+
+    row: np.ndarray = field(metadata=about("px", "canonical row in the image area"))
+    column: np.ndarray = field(metadata=about("px", "canonical column in the image area"))
+    level: np.ndarray = field(metadata=about("ADU", "above the local background, in the exposure time"))
+    level_err: np.ndarray = field(metadata=about("ADU", "read and shot noise"))
+    n: np.ndarray = field(metadata=about("1", "exposures used"))
+    repeatable: np.ndarray = field(metadata=about("1", "exposures agree within noise"))
+    chi2: np.ndarray = field(metadata=about("1", "of the exposures about their mean, per degree of freedom"))
+
+    def rates(self, exptime: float) -> tuple[np.ndarray, np.ndarray]:
+        """Rate and its error, ADU/s."""
+        return self.level / exptime, self.level_err / exptime
+
+
+def find_hot_pixels(
+    residual: np.ndarray,
+    error: np.ndarray,
+    threshold: float,
+    sigma: float = 5.0,
+    mask: np.ndarray | None = None,
+) -> np.ndarray:
+    """Flat indices of pixels above `threshold` and above `sigma` errors.
+
+    Parameters
+    ----------
+    residual : (rows, columns), ADU
+        Master dark minus its local background.
+    error : (rows, columns) or float, ADU
+        Error of a pixel without signal.
+    threshold : float
+        ADU; the rate limit times the exposure time.
+    mask : bool array, optional
+        True where a pixel is left out.
+    """
+    hot = residual > np.maximum(np.float32(threshold), np.float32(sigma) * error)
+    if mask is not None:
+        hot &= ~mask
+    return np.flatnonzero(hot)
+
+
+def measure_hot_pixels(
+    pixels: np.ndarray,
+    frames: Sequence[np.ndarray],
+    background: np.ndarray,
+    noise: float,
+    gain: float,
+    excluded: Sequence[np.ndarray] | None = None,
+    chance: float = 1e-6,
+) -> HotPixels:
+    """Levels of hot pixels from all exposures, and whether the exposures agree.
+
+    Parameters
+    ----------
+    pixels : int array
+        Flat indices.
+    frames : sequence of (rows, columns) arrays, ADU
+        Prepared like exposures.
+    background : (rows, columns), ADU
+    noise : float
+        Of a pixel without signal in one frame, ADU.
+    gain : float
+        e-/ADU, for the shot noise.
+    excluded : sequence of int arrays, optional
+        Per frame, flat indices hit by cosmic rays or invalid.
+    chance : float
+        A pixel is not repeatable when stable pixels scatter as much in this share of cases.
+    """
+    from scipy.special import gammaincc
+
+    rows, columns = np.divmod(pixels, background.shape[1])
+    values = (
+        np.stack([np.asarray(f)[rows, columns] for f in frames]).astype(float)
+        if pixels.size
+        else np.empty((len(frames), 0))
+    )
+    for k, out in enumerate(excluded or ()):
+        values[k, np.isin(pixels, out)] = np.nan
+    good = np.isfinite(values)
+    n = good.sum(axis=0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(good, values, 0).sum(axis=0) / n
+        variance = noise**2 + np.maximum(mean, 0) / gain
+        # 1 % of the level: shutter, temperature and gain are not steadier than that
+        variance_total = variance + (0.01 * mean) ** 2
+        chi2 = np.where(good, (values - mean) ** 2, 0).sum(axis=0) / variance_total
+        dof = np.maximum(n - 1, 1)
+        repeatable = (n < 2) | (gammaincc(dof / 2, chi2 / 2) > chance)
+        level_err = np.sqrt(variance / n)
+    level = mean - background[rows, columns]
+    order = np.argsort(-level, kind="stable")
+    return HotPixels(*(a[order] for a in (rows, columns, level, level_err, n, repeatable, chi2 / dof)))
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """Groups of touching defective pixels."""
+
+    labels: np.ndarray = field(metadata=about("1", "group of each pixel, same order as the input"))
+    sizes: np.ndarray = field(metadata=about("px", "pixels per group"))
+
+    def members(self, least: int = 2) -> np.ndarray:
+        """Which pixels belong to a group of at least `least`."""
+        return self.sizes[self.labels] >= least if self.labels.size else np.empty(0, bool)
+
+    def number(self, least: int = 2) -> int:
+        return int((self.sizes >= least).sum())
+
+
+def clusters(pixels: np.ndarray, shape: tuple[int, int]) -> Clusters:
+    """Group flat indices that touch, corners included."""
+    labels = group_labels(np.asarray(pixels), shape)
+    return Clusters(labels, np.bincount(labels) if labels.size else np.empty(0, int))
+
+
+def old_rule_columns(bad: np.ndarray, least: int = 200) -> np.ndarray:
+    """Columns with at least `least` bad pixels, adjacent or not: the predecessor's rule."""
+    return np.flatnonzero(np.count_nonzero(bad, axis=0) >= least)
