@@ -10,7 +10,7 @@ a *programme* flag that calcamp or the computer failed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 NAMES = (
     "MISSDATA",
@@ -92,10 +92,10 @@ PRECEDENCE = (
     "LOSTPIXELS",
     "DEADCCD",
     "DEADQUAD",
+    "SOURCEON",
     "POORQUALDATA",  # of its own, it stands for offsets and gradients
     "RON_OOL",
     "FLUENCEGRAD_OOL",
-    "SOURCEON",
     "SOURCEOFF",
     "WRONGSOURCE",
     "CCDSATUR",
@@ -116,6 +116,10 @@ PRECEDENCE = (
     "UNKNOWN",
 )
 _RANK = {name: rank for rank, name in enumerate(PRECEDENCE)}
+
+# What a flag means for the verdict: ``fail``, ``open`` (it cannot be told), or ``note`` (for information).
+_OPEN = frozenset({"MISSDATA", "BADDATA", "SUBTASKCRASH", "LOWMEMORY", "UNKNOWN"})
+_NOTES = frozenset({"TOOSLOW"})
 
 PROGRAMME_FLAGS = frozenset({"SUBTASKCRASH", "LOWMEMORY", "TOOSLOW", "UNKNOWN"})
 RESULT_FLAGS = frozenset({"UNDERPERFORM", "REQNOTMET", "BADDATAPROD", "BADFIT"})
@@ -138,9 +142,9 @@ EXPLAINS: dict[str, frozenset[str]] = {
     "DEADQUAD": frozenset(_IMAGE | _RESULTS | {"SOURCEOFF", "NONSATURATION"}),
     "WRONGTEST": frozenset(_IMAGE | _RESULTS | {"MISSDATA"}),
     "WRONG_ROE_CONF": frozenset(_IMAGE | _RESULTS),
-    "CCDTEMP_OOL": frozenset(_RESULTS),
+    "CCDTEMP_OOL": frozenset({"SOURCEON", "FLUENCE_OOL", "BGD_OOL"} | _RESULTS),
     "BADDATA": frozenset({"BADDATAPROD", "SUBTASKCRASH"}),
-    "SOURCEON": frozenset({"FLUENCE_OOL", "BGD_OOL", "SATURATION"} | _RESULTS),
+    "SOURCEON": frozenset({"POORQUALDATA", "RON_OOL", "FLUENCE_OOL", "BGD_OOL", "SATURATION"} | _RESULTS),
     "SOURCEOFF": frozenset({"FLUENCE_OOL", "FLUX_OOL", "STARS_MISSING", "NONSATURATION"} | _RESULTS),
     "WRONGSOURCE": frozenset({"FLUENCE_OOL", "FLUX_OOL", "STARS_MISSING", "BGD_OOL"} | _RESULTS),
     "CCDSATUR": frozenset({"SATURATION", "FLUENCE_OOL", "BGD_OOL"} | _RESULTS),
@@ -157,16 +161,22 @@ class Flag:
     """One flag: its name, its cause in words, and what it is about.
 
     ``scope`` may hold ccd, quadrant, column, region, key, subtask (one value each) and obsids (a list).
+    ``effect`` is what it means for the verdict: ``fail``, ``open`` (it cannot be told) or ``note``; by
+    default missing data and faults of the programme leave it open and everything else fails.
     """
 
     name: str
     cause: str
     scope: dict = field(default_factory=dict)
     consequence_of: tuple[str, ...] = ()
+    effect: str = ""
 
     def __post_init__(self):
         if self.name not in BITS:
             raise ValueError(f"unknown flag {self.name!r}; known are {', '.join(NAMES)}")
+        if not self.effect:
+            default = "open" if self.name in _OPEN else "note" if self.name in _NOTES else "fail"
+            object.__setattr__(self, "effect", default)
 
     @property
     def bit(self) -> int:
@@ -185,6 +195,7 @@ class Flag:
             "scope": dict(self.scope),
             "bit": self.bit,
             "kind": self.kind,
+            "effect": self.effect,
             "consequence_of": list(self.consequence_of),
         }
 
@@ -196,6 +207,7 @@ class Flag:
             data.get("cause", ""),
             _clean(data.get("scope") or {}),
             tuple(data.get("consequence_of", ())),
+            data.get("effect", ""),
         )
 
 
@@ -229,16 +241,18 @@ def arrange(flags: Iterable[Flag]) -> list[Flag]:
             merged[key] = flag
             continue
         obsids = sorted({*known.scope.get("obsids", ()), *flag.scope.get("obsids", ())})
-        merged[key] = Flag(flag.name, flag.cause, {**known.scope, **({"obsids": obsids} if obsids else {})})
+        scope = {**known.scope, **({"obsids": obsids} if obsids else {})}
+        merged[key] = replace(
+            known, scope=scope, consequence_of=(*known.consequence_of, *flag.consequence_of)
+        )
     found = list(merged.values())
     marked = []
     for flag in found:
-        causes = {
-            other.name
-            for other in found
-            if flag.name in EXPLAINS.get(other.name, ()) and covers(other.scope, flag.scope)
+        causes = set(flag.consequence_of)
+        causes |= {
+            o.name for o in found if flag.name in EXPLAINS.get(o.name, ()) and covers(o.scope, flag.scope)
         }
-        marked.append(Flag(flag.name, flag.cause, flag.scope, tuple(sorted(causes, key=_RANK.get))))
+        marked.append(replace(flag, consequence_of=tuple(sorted(causes, key=_RANK.get))))
     return sorted(marked, key=lambda f: (bool(f.consequence_of), _RANK[f.name], _order(f.scope)))
 
 
