@@ -48,10 +48,11 @@ def hk(ctx: runner.Context) -> None:
 
 def check(ctx: runner.Context) -> None:
     """Tables ``frames``, ``offsets`` and ``selection`` of one CCD, from the raw frames."""
-    from calcamp.analysis.check import frame_statistics
+    from calcamp.analysis.check import find_bad, frame_statistics
     from calcamp.data.raw import RawError
 
     plane = ctx.dq_plane()
+    bad = None if plane is None else find_bad(plane, ctx.detector)
     measured, unreadable = {}, {}
     for number, exposure in enumerate(ctx.exposures, 1):
         vstart = int(exposure.values.get("vstart") or 0)
@@ -62,7 +63,7 @@ def check(ctx: runner.Context) -> None:
             unreadable[exposure.obsid] = f"{error.kind}: {error}"
             ctx.flag("MISSDATA" if error.kind == "missing" else "BADDATA", str(error), obsid=exposure.obsid)
             continue
-        measured[exposure.obsid] = frame_statistics(raw.data, ctx.detector, vstart, vend, dq=plane)
+        measured[exposure.obsid] = frame_statistics(raw.data, ctx.detector, vstart, vend, dq=bad)
         _compare_serials(ctx, exposure)
         ctx.progress(number, len(ctx.exposures))
     _write_offsets(ctx, measured)
@@ -195,7 +196,7 @@ def _write_frames(ctx: runner.Context, measured: dict) -> None:
 
 def _choose(ctx: runner.Context, measured: dict, unreadable: dict[int, str]) -> dict[tuple, tuple[str, str]]:
     """(obsid, quadrant) -> (by rule or analyst, cause) of what is left out."""
-    from calcamp.analysis.selection import FrameQuality, select_frames
+    from calcamp.analysis.selection import FrameQuality, select
 
     frames = []
     for exposure in ctx.exposures:
@@ -211,7 +212,7 @@ def _choose(ctx: runner.Context, measured: dict, unreadable: dict[int, str]) -> 
                 item["truncated"] = True
             frames.append(FrameQuality(**item))
     choice = {}
-    for found in select_frames(frames):
+    for found in select(frames):
         if not found.use:
             choice[found.obsid, found.quadrant] = ("rule", unreadable.get(found.obsid, found.cause))
     for item in ctx.job.get("exclude", []):
