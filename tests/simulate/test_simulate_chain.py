@@ -327,3 +327,24 @@ def test_a_plugin_of_scope_exposure_sees_all_channels(mini, monkeypatch):
     difference = [np.argwhere(a != b) for a, b in zip(plain, reference, strict=True)]
     assert len(difference[0]) == 1
     assert not len(difference[1])
+
+
+def test_twenty_four_frames_scatter_about_the_expectation_as_noise_says(mini):
+    """Level and variance of an image area, as pulls: the chain adds nothing that the truth does not name."""
+    levels, variances = [], []
+    settings = {**CLEAN, "dark.rate_e_h": 60.0}
+    for seed in range(24):
+        truth = draw_channel(seed, mini, settings=settings)
+        frame = frames(truth, DARK, mini, 1, seed)[0]
+        difference = (frame - expected_frame(truth, DARK, mini))[mini.region("img")]
+        electrons = (expected_frame(truth, DARK, mini) - expected_frame(truth, REVERSED, mini))[
+            mini.region("img")
+        ]
+        shot = (electrons.mean() + truth["offset"]["reversed_step"]) / truth.gain
+        variance = truth.read_noise**2 + 1 / 12 + shot
+        n = difference.size
+        levels.append(difference.mean() / np.sqrt(variance / n))
+        variances.append((difference.var() / variance - 1) / np.sqrt(2 / n))
+    for pulls in (levels, variances):  # gates passed in 99.9 % of runs by 24 standard normal numbers
+        assert abs(np.mean(pulls)) < 0.71
+        assert 0.55 < np.sqrt(np.mean(np.square(pulls))) < 1.49

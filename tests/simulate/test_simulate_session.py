@@ -261,12 +261,24 @@ def test_aborted_restart_is_resolved_by_the_alignment(tmp_path):
     assert alignment.unexpected == [17283, 17284, 17285, 17286]
 
 
-def test_missing_and_damaged_files(tmp_path, mini):
-    faults = ["missing_fits:17284:2", "missing_hk:17285", "truncated:17286:3", "zero_frame:17287:1"]
-    made = simulate(tmp_path, ONE_BIAS, faults=faults)
+FAULTS = (
+    *("missing_fits:17284:3", "missing_hk:17285", "truncated:17286:3", "zero_frame:17287:1"),
+    *("offset_step:17285:2:F", "noisy_frame:17287:3", "dead_quadrant::1:H"),
+    *("hk_out:17284:2", "hk_nan:17286:3", "wrong_serial", "log_partial_line", "log_garbage:17285"),
+)
+
+
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory):
+    """A session with faults that do not disturb each other."""
+    return simulate(tmp_path_factory.mktemp("faulty"), ONE_BIAS, faults=FAULTS)
+
+
+def test_missing_and_damaged_files(faulty, mini):
+    made = faulty
     folder = folder_of(made)
     assert len(list(folder.glob("EUC_17284_*.fits"))) == 2
-    assert not list(folder.glob("EUC_17284_*CCD2.fits"))
+    assert not list(folder.glob("EUC_17284_*CCD3.fits"))
     assert find_hk(folder, 17285) is None
     assert find_hk(folder, 17284) is not None
     with pytest.raises(RawError) as caught:
@@ -276,13 +288,14 @@ def test_missing_and_damaged_files(tmp_path, mini):
     assert image(made, 17287, 2, mini).any()
 
 
-def test_signal_faults_strike_their_frame_only(tmp_path, mini):
-    made = simulate(tmp_path, ONE_BIAS, faults=["offset_step:17285:2:F", "noisy_frame:17286:3"])
+def test_signal_faults_strike_their_frame_only(faulty, mini):
+    made = faulty
     pre = mini.region("pre")
     levels = [np.median(quadrant_view(image(made, n, 2, mini), "F", mini)[pre]) for n in range(17283, 17288)]
     assert levels[2] - np.median(levels) == pytest.approx(60, abs=1.5)
-    noise = [quadrant_view(image(made, n, 3, mini), "G", mini)[pre].std() for n in (17285, 17286)]
+    noise = [quadrant_view(image(made, n, 3, mini), "G", mini)[pre].std() for n in (17285, 17287)]
     assert noise[1] / noise[0] == pytest.approx(3, rel=0.1)
+    assert np.ptp(quadrant_view(image(made, 17290, 1, mini), "H", mini)) == 0
 
 
 def test_light_leak_is_in_the_dark_frames(tmp_path, mini):
@@ -294,8 +307,8 @@ def test_light_leak_is_in_the_dark_frames(tmp_path, mini):
     assert near > far + 30
 
 
-def test_house_keeping_faults(tmp_path):
-    made = simulate(tmp_path, ONE_BIAS, faults=["hk_out:17284:2", "hk_nan:17286:3", "wrong_serial"])
+def test_house_keeping_faults(faulty):
+    made = faulty
     out = read_hk(find_hk(folder_of(made), 17284)).summary()
     assert out["CCD2_TEMP_T"].mean == pytest.approx(-110, abs=0.5)
     assert out["CCD2_OD_T"].mean == pytest.approx(26.5, abs=0.1)
@@ -307,8 +320,8 @@ def test_house_keeping_faults(tmp_path):
     assert {row["sn_ccd2"] for row in log_of(made).rows} == {truth_of(made)["serials"]["ccd2"]}
 
 
-def test_log_faults(tmp_path):
-    made = simulate(tmp_path, ONE_BIAS, faults=["log_partial_line", "log_garbage:17285"])
+def test_log_faults(faulty):
+    made = faulty
     log = log_of(made)
     kinds = [problem.kind for problem in log.problems]
     assert kinds.count("bad_line") == 2  # the third line of garbage is tabs only, an empty line
@@ -318,8 +331,8 @@ def test_log_faults(tmp_path):
 
 
 def test_truth_names_the_faults_with_their_places(tmp_path):
-    made = simulate(tmp_path, ONE_BIAS, faults=["offset_step"])
-    assert truth_of(made)["faults"] == [{"name": "offset_step", "obsid": 17288, "ccd": 1, "quadrant": "E"}]
+    made = simulate(tmp_path, ONE_DARK, faults=["offset_step"])
+    assert truth_of(made)["faults"] == [{"name": "offset_step", "obsid": 17407, "ccd": 1, "quadrant": "E"}]
 
 
 @pytest.mark.parametrize(
@@ -395,6 +408,38 @@ def test_sessions_that_cannot_be_simulated_are_refused(tmp_path, tests, message)
 def test_truth_inside_the_day_folder_is_refused(tmp_path):
     with pytest.raises(InputError, match="would lie in the day-folder"):
         simulate(tmp_path, ONE_DARK, truth=tmp_path / "data" / FOLDER / "truth.json")
+
+
+# ---- against data of another hand ------------------------------------------------------------------
+@pytest.fixture
+def sample():
+    """Day-folder of a full-size test written by a generator that shares no code with calcamp."""
+    above = Path(__file__).resolve().parents[3] / "shared" / "samples" / "full-size" / FOLDER
+    if not above.is_dir():
+        pytest.skip("no folder shared/samples beside the repository")
+    return above
+
+
+@pytest.mark.samples
+def test_files_have_the_columns_and_cards_of_the_sample(session, sample):
+    made, _ = session
+    theirs, mine = read_explog(find_explogs(sample)), log_of(made)
+    assert theirs.columns == mine.columns
+    row, reference = mine.rows[-1], theirs.rows[-1]
+    own = {"ObsID", "File_name", "date", "calscrpt", "operator", "fl_rdout"}
+    own |= {name for name in row if name.startswith(("sn_", "R1C", "_"))}
+    assert {k: v for k, v in row.items() if k not in own} == {
+        k: v for k, v in reference.items() if k not in own
+    }
+    assert {type(row[k]) for k in own if k[0] != "_"} == {type(reference[k]) for k in own if k[0] != "_"}
+    hk = [read_hk(find_hk(folder, obsid)) for folder, obsid in ((sample, 17200), (folder_of(made), 17293))]
+    assert [*hk[0].values] == [*hk[1].values]
+    cards = [
+        set(read_raw(next(iter(sorted(folder.glob("EUC_*CCD1.fits*")))), None, verify=False).header)
+        for folder in (sample, folder_of(made))
+    ]
+    # WAVELENG is what the generator of the predecessor wrote in place of WAVE
+    assert cards[0] - cards[1] == {"WAVELENG"}
 
 
 # ---- played live ---------------------------------------------------------------------------------
@@ -481,7 +526,10 @@ def test_command(tmp_path):
     done = run(path, "--into", tmp_path / "else", *options)
     assert done.returncode == 0, done.stderr
     assert "4 exposures, OBSID 17405 to 17408" in done.stdout
-    assert done.stderr == ""  # quiet in a pipe
+    # quiet in a pipe, but for what a person should know
+    assert done.stderr.splitlines() == [
+        "calcamp: simulated ccd273-mini; block NOSTROMO says detector: ccd273, analyse with the same"
+    ]
     assert len(json.loads(truth.read_text())["channels"][0]["rts_pixels"]) == 3
     assert len(list((tmp_path / "else" / FOLDER).glob("*.fits"))) == 12
 

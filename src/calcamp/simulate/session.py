@@ -91,6 +91,14 @@ def simulate_session(
     target = truth_path(truth, folders[0].parent, session.session)
     refuse_inside(target, folders)
     requests, notes = requests_of(session, tuple(tests))
+    if session.elvis != elvis.DEFAULT_VERSION:
+        notes.append(
+            f"files are written as of ELVIS {elvis.DEFAULT_VERSION}, the session says {session.elvis}"
+        )
+    if block.detector not in (detector.name, f"{detector.name}.yaml"):
+        notes.append(
+            f"simulated {detector.name}; block {block.block} says detector: {block.detector}, analyse with the same"
+        )
     equipment = {"program": block.programme, **block.equipment}
     exposures, placed = schedule(
         requests, chamber, equipment, start_of(folders, start), seed, first_obsid, parse_faults(faults)
