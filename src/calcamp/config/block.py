@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from calcamp.config.limits import LimitName, Override, canonical_overrides
+from calcamp.config.limits import Overrides, canonical_overrides
 from calcamp.config.products import CCDS, QUADRANTS, Products, resolve_paths
 from calcamp.config.shape import File, Name, Shape
 
@@ -54,9 +54,7 @@ class Block(File):
     products: Products = Field(
         default_factory=Products, description="calibration products used for this block"
     )
-    limits: dict[LimitName, Override] = Field(
-        {}, description="limits of this block that differ from the limits file"
-    )
+    limits: Overrides = Field({}, description="limits of this block that differ from the limits file")
     hk_calibration: dict[str, Calibration] = Field(
         {},
         description="house-keeping key: line from the reading to the true value, from the ROE's own calibration",

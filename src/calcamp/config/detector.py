@@ -9,7 +9,7 @@ from calcamp.detector.geometry import Detector
 
 
 class DetectorFile(File):
-    """A CCD as data; `detector` makes the object that all floors use."""
+    """One detector: sizes and what analyses need to know of it."""
 
     name: Name = Field(description="name of the detector, that of the file")
     image_columns: int = Field(2048, gt=0, description="image columns of a quadrant")

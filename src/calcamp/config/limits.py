@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from calcamp.config.errors import did_you_mean
 from calcamp.config.shape import File, Name, Shape
@@ -163,6 +163,18 @@ _OVERRIDE_SCHEMA = {
 }
 LimitName = Annotated[str, BeforeValidator(_name)]
 Override = Annotated[LimitOverride, BeforeValidator(_as_mapping), WithJsonSchema(_OVERRIDE_SCHEMA)]
+
+
+def _no_doubles(overrides: dict) -> dict:
+    seen: dict[str, str] = {}
+    for name in overrides:
+        known = seen.setdefault(canonical_name(name), name)
+        if known != name:
+            raise ValueError(f"{known} and {name} are the same limit; keep one")
+    return overrides
+
+
+Overrides = Annotated[dict[LimitName, Override], AfterValidator(_no_doubles)]
 
 
 def canonical_overrides(overrides: dict) -> dict[str, dict]:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, WithJsonSchema, model_validator
 
-from calcamp.config.limits import LimitName, Override, canonical_overrides
+from calcamp.config.limits import Overrides, canonical_overrides
 from calcamp.config.products import Products, resolve_paths
 from calcamp.config.shape import File, Name, Shape
 
@@ -122,9 +122,7 @@ class TestEntry(Shape):
     options: dict[str, dict[str, object]] = Field(
         {}, description="options by sub-task: {prep: {offset: row, scan: pre}}"
     )
-    limits: dict[LimitName, Override] = Field(
-        {}, description="limits of this test that differ: {RON: [0.8, 1.5]}"
-    )
+    limits: Overrides = Field({}, description="limits of this test that differ: {RON: [0.8, 1.5]}")
     exclude: dict[ExcludeKey, Cause] = Field(
         {}, description="data left out by hand, with the reason: {18011: lamp off, CCD2/18013: dropped rows}"
     )
@@ -150,7 +148,7 @@ class TestEntry(Shape):
 class Session(File):
     """One session file."""
 
-    session: Name = Field(description="name of the session, e.g. D11: results go to <results>/<session>/")
+    session: Name = Field(description="name of the session, e.g. D11: results go into a folder of this name")
     block: str = Field(min_length=1, description="block: a name in blocks/, or a path")
     chamber: str | None = Field(
         None, description="chamber profile in place of the block's: a name in chambers/, or a path"

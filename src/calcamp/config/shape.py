@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, PrivateAttr, StringConstraints, ValidationError
 
-from calcamp.config.errors import ConfigError, did_you_mean, raise_all
-from calcamp.config.yamlfile import Document, parse_yaml, read_yaml, show_path
+from calcamp.config.errors import ConfigError, did_you_mean, likely, raise_all
+from calcamp.config.yamlfile import Document, Index, parse_yaml, read_yaml, show_path
 
 #: Names of sessions, blocks, chambers, tests: they become file names and parts of commands.
 NAME_PATTERN = r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}$"
@@ -54,17 +54,18 @@ class File(Shape):
     @classmethod
     def load(cls, path: Path | str, overrides: dict | None = None):
         """Read and validate a file; all faults at once."""
-        return cls.from_document(read_yaml(path), overrides)
+        return cls.from_document(read_yaml(path, keep_faults=True), overrides)
 
     @classmethod
     def from_text(cls, text: str, file: Path | str = "<text>"):
         """As `load`, of a string."""
-        return cls.from_document(parse_yaml(text, file))
+        return cls.from_document(parse_yaml(text, file, keep_faults=True))
 
     @classmethod
     def from_document(cls, document: Document, overrides: dict | None = None):
         data = document.data
         if not isinstance(data, dict):
+            raise_all(document.faults)
             found = "an empty file" if data is None else f"{_what(data)}"
             raise ConfigError(
                 document.file,
@@ -75,12 +76,17 @@ class File(Shape):
             )
         if overrides:
             data = merge(data, overrides)
-        faults: list[ConfigError] = []
+        faults = list(document.faults)
         try:
             model = cls.model_validate(data)
         except ValidationError as error:
-            faults = translate(error, cls, data, document, overrides)
-        raise_all(faults)  # outside `except`: no traceback of pydantic's below ours
+            told = {fault.key for fault in faults}
+            faults += [
+                fault for fault in translate(error, cls, data, document, overrides) if fault.key not in told
+            ]
+        raise_all(
+            sorted(faults, key=lambda fault: fault.line or 0)
+        )  # here: no traceback of pydantic's below ours
         model._document = document
         return model
 
@@ -168,7 +174,7 @@ def _walk(model: type[BaseModel], data: object, loc: tuple) -> tuple[tuple, type
         here = next((m for m in inner if part in m.model_fields), None)
         if not is_key and not (last and here):
             continue
-        path = (*path, part)
+        path = (*path, Index(part) if isinstance(data, list) else part)
         if here:
             owner, field = here, here.model_fields[part]
             inner = _models_in(field.annotation)
@@ -187,8 +193,13 @@ def translate(
 ) -> list[ConfigError]:
     """Faults that a person can act on, in the order of the file."""
     found: dict[tuple, ConfigError] = {}
-    for item in error.errors(include_url=False):
-        path, owner, field = _walk(model, data, item["loc"])
+    items = [(item, *_walk(model, data, item["loc"])) for item in error.errors(include_url=False)]
+    unknown = [path for item, path, _, _ in items if item["type"] == "extra_forbidden"]
+    for item, path, owner, field in items:
+        if item["type"] == "missing" and any(
+            other[:-1] == path[:-1] and path[-1] in likely(other[-1], [path[-1]]) for other in unknown
+        ):
+            continue  # it is there, misspelt
         message, remedy = _explain(item, path, owner, field)
         overridden = overrides is not None and _reaches(overrides, path)
         file = "command line" if overridden else document.file

@@ -29,17 +29,25 @@ MAX_NODES = 100_000
 MAX_FAULTS = 50
 
 
+class Index(int):
+    """Place in a list, to tell it from a whole number used as a key."""
+
+    __slots__ = ()
+
+
 @dataclass
 class Document:
     """What a YAML file holds, and where.
 
     ``data`` is plain Python (dict, list, str, int, float, bool, None). ``lines`` maps the path of
-    every key or list item (a tuple of keys and indices) to its line, counted from 1.
+    every key or list item (a tuple of keys and indices) to its line, counted from 1. ``faults`` is
+    filled only on request: faults that leave the rest of the file readable.
     """
 
     data: object
     lines: dict[tuple, int] = field(default_factory=dict)
     file: Path | None = None
+    faults: list[ConfigError] = field(default_factory=list)
 
     def line(self, path: tuple = ()) -> int | None:
         """Line of `path`, or of its nearest ancestor in the file."""
@@ -69,8 +77,8 @@ _FLOAT_12 = re.compile(
     r"^(?:[-+]?(?:\.[0-9_]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
 )
 _TIMESTAMP = re.compile(
-    r"^[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:(?:[Tt]|[ \t]+)[0-9]{1,2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]*)?"
-    r"(?:[ \t]*(?:Z|[-+][0-9]{1,2}(?::?[0-9]{2})?))?)?$"
+    r"^(?:[0-9]{4}-[0-9]{2}-[0-9]{2}|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[Tt]|[ \t]+)[0-9]{1,2}:[0-9]{2}:[0-9]{2}"
+    r"(?:\.[0-9]*)?(?:[ \t]*(?:Z|[-+][0-9]{1,2}(?::?[0-9]{2})?))?)$"
 )
 _QUOTED = ("'", '"', "|", ">")
 _DIFFERENT = object()
@@ -215,7 +223,7 @@ class _Reader:
         if top.is_map and top.key is not _DIFFERENT:
             path = (*path, top.key)
         elif not top.is_map:
-            path = (*path, len(top.data))
+            path = (*path, Index(len(top.data)))
         return show_path(path)
 
     def _open(self, event, is_map: bool, line: int) -> None:
@@ -228,7 +236,7 @@ class _Reader:
             top = self.stack[-1]
             if top.is_map and top.key is _DIFFERENT:
                 self.stop(line, "a mapping or list is used as a key", "use text or a whole number as key")
-            path = (*top.path, top.key) if top.is_map else (*top.path, len(top.data))
+            path = (*top.path, top.key) if top.is_map else (*top.path, Index(len(top.data)))
         if event.anchor:
             self.open_anchors.add(event.anchor)
             self.anchors.pop(event.anchor, None)
@@ -267,7 +275,7 @@ class _Reader:
         if top.nodes > MAX_NODES:
             self.stop(line, f"more than {MAX_NODES} values once aliases are followed", "write a smaller file")
         if not top.is_map:
-            self.lines[(*top.path, len(top.data))] = line
+            self.lines[(*top.path, Index(len(top.data)))] = line
             top.data.append(value)
         elif top.key is _DIFFERENT:
             self._take_key(top, value, line)
@@ -292,18 +300,14 @@ class _Reader:
 
 
 def show_path(path: tuple) -> str:
-    """``tests.BIAS01.obsids[1]``."""
+    """``tests.BIAS01.obsids[1]``; list places are `Index`."""
     text = ""
     for part in path:
-        text += (
-            f"[{part}]"
-            if isinstance(part, int) and text and part < 1000
-            else (f".{part}" if text else str(part))
-        )
+        text += f"[{int(part)}]" if isinstance(part, Index) else (f".{part}" if text else str(part))
     return text
 
 
-def parse_yaml(text: str, file: Path | str = "<text>") -> Document:
+def parse_yaml(text: str, file: Path | str = "<text>", keep_faults: bool = False) -> Document:
     """`read_yaml` of a string."""
     import yaml
 
@@ -320,8 +324,9 @@ def parse_yaml(text: str, file: Path | str = "<text>") -> Document:
             take(event)
     except yaml.YAMLError as error:
         faults = [_syntax_error(error, file)]
-    raise_all([*reader.faults, *faults])
-    return Document(reader.root, reader.lines, Path(file))
+    if faults or not keep_faults:
+        raise_all([*reader.faults, *faults])
+    return Document(reader.root, reader.lines, Path(file), reader.faults)
 
 
 def _syntax_error(error, file) -> ConfigError:
@@ -335,13 +340,16 @@ def _syntax_error(error, file) -> ConfigError:
     return ConfigError(file, mark.line + 1 if mark else None, "", message, remedy)
 
 
-def read_yaml(path: Path | str) -> Document:
+def read_yaml(path: Path | str, keep_faults: bool = False) -> Document:
     """Read a YAML file within limits.
 
     Parameters
     ----------
     path : path
         At most 1 MB of UTF-8, 32 aliases, 20 levels, one document.
+    keep_faults : bool
+        Faults of single keys (duplicate, read in two ways) go to ``Document.faults`` instead of being
+        raised, so that they can be told together with those of a model.
 
     Returns
     -------
@@ -372,7 +380,7 @@ def read_yaml(path: Path | str) -> Document:
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise ConfigError(path, line, "", "not UTF-8 text", "save the file as UTF-8") from None
-    return parse_yaml(text, path)
+    return parse_yaml(text, path, keep_faults)
 
 
 # ---- writing -------------------------------------------------------------------------------------
@@ -480,6 +488,9 @@ def _set(data, parts: tuple, value: object, file: Path) -> None:
     if value is DELETE:
         if isinstance(here, dict):
             here.pop(parts[-1], None)
+        return
+    if isinstance(here, list) and parts[-1] == len(here):
+        here.append(_writable(value))  # one past the end: a new item
         return
     here[parts[-1]] = _writable(value)
 
