@@ -11,13 +11,13 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import date as Date
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from calcamp.data import elvis
-from calcamp.data.files import InputError
+from calcamp.data.files import InputError, read_bounded
 from calcamp.data.names import parse_explog_name, parse_stamp
 
 #: Columns without which an exposure cannot be placed: they are always demanded.
@@ -30,8 +30,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d{1,40}\.?\d{0,40}|\.\d{1,40})(?:[eE][+-]?\d{1,3
 _MISSING = frozenset(("", "nan", "-nan", "+nan", "inf", "-inf", "+inf"))
 
 
-@dataclass(frozen=True)
-class Problem:
+class Problem(NamedTuple):
     """Something in a log that does not stop the reading. ``line`` 0 stands for the whole file.
 
     Kinds: ``bad_line``, ``bad_value``, ``duplicate`` (same content again), ``conflict`` (same OBSID and
@@ -48,8 +47,7 @@ class Problem:
         return f"{self.file}{f', line {self.line}' if self.line else ''}: {self.text}"
 
 
-@dataclass(frozen=True)
-class LoggedExposure:
+class LoggedExposure(NamedTuple):
     """One OBSID: the rows of its CCDs."""
 
     obsid: int
@@ -85,19 +83,32 @@ class LoggedExposure:
         return {ccd: row["File_name"] for ccd, row in self.ccds.items()}
 
 
-@dataclass
 class ExpLog:
     """Rows of one or several exposure logs, in the order of dates.
 
-    ``rows`` hold typed values by 7.5 column name, None where nothing was logged, and ``_folder``,
-    ``_log`` (file name), ``_lognumber`` (0-based), ``_line`` (1-based).
+    Attributes
+    ----------
+    rows : typed values by 7.5 column name, None where nothing was logged, and ``_folder``, ``_log`` (file
+        name), ``_lognumber`` (0-based), ``_line`` (1-based).
+    problems : what was wrong and did not stop the reading.
+    logs : the files read.
+    versions : ELVIS version of each log by its header, None when the columns are no known list.
+    columns : names of all columns, 7.5 names and the others, in the order met.
     """
 
-    rows: list[dict] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
-    logs: list[Path] = field(default_factory=list)
-    versions: list[str | None] = field(default_factory=list)  # by header; None: no known list of columns
-    columns: list[str] = field(default_factory=list)  # of all logs, 7.5 names first met first
+    def __init__(
+        self,
+        rows: list[dict] | None = None,
+        problems: list[Problem] | None = None,
+        logs: list[Path] | None = None,
+        versions: list[str | None] | None = None,
+        columns: list[str] | None = None,
+    ):
+        self.rows = [] if rows is None else rows
+        self.problems = [] if problems is None else problems
+        self.logs = [] if logs is None else logs
+        self.versions = [] if versions is None else versions
+        self.columns = [] if columns is None else columns
 
     def exposures(self) -> list[LoggedExposure]:
         """Rows grouped by OBSID, in the order of their first row."""
@@ -181,18 +192,13 @@ def count_rows(path: Path | str, test: str) -> int:
 def _lines(path: Path, parser: LogParser, finished: bool) -> list[str]:
     """Complete lines of a log, without line ends."""
     try:
-        with open(path, "rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+        data = read_bounded(path, MAX_BYTES)
     except OSError as error:
         raise InputError(
             f"the exposure log cannot be read ({error.strerror})",
             file=path,
             remedy="Check the day-folder of the session",
         ) from error
-    if len(data) > MAX_BYTES:
-        raise InputError(
-            "is too large for an exposure log", file=path, expected=f"at most {MAX_BYTES >> 20} MB"
-        )
     lines = data.decode("utf-8", errors="replace").split("\n")
     last = lines.pop()
     if last.strip("\r\t "):

@@ -1,18 +1,16 @@
 """Files written so that a power cut leaves the old content or the new one, never a torn one.
 
 Also JSON without NaN, checksums, links, and `InputError`: the one way to say that something a person
-gave is wrong. Standard library only.
+gave is wrong. Standard library only, and what takes long to import only where it is used.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
+import errno
 import math
 import os
-import shutil
-import tempfile
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -77,12 +75,24 @@ def sync_folder(folder: Path | str) -> None:
             os.close(handle)
 
 
+def read_bounded(path: Path | str, limit: int) -> bytes:
+    """Content of a regular file of at most `limit` bytes. OSError otherwise: a pipe would hang the reader."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(handle, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit >> 20} MB", str(path))
+    return data
+
+
 def part_path(path: Path | str) -> Path:
     """Unique name beside `path` that no reader takes for a finished file: ``.<name>.<random>.part``."""
     path = Path(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=PART, dir=path.parent)
-    os.close(handle)
-    return Path(name)
+    part = path.parent / f".{path.name[:80]}.{os.urandom(6).hex()}{PART}"
+    os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    return part
 
 
 @contextlib.contextmanager
@@ -157,6 +167,8 @@ def _plain_subclass(value):
 
 def json_text(obj) -> str:
     """`obj` as indented JSON with a trailing newline, keys in the order given."""
+    import json
+
     return json.dumps(plain(obj), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -167,13 +179,11 @@ def write_json(path: Path | str, obj) -> Path:
 
 def read_json(path: Path | str):
     """Content of a JSON file; `InputError` names file and line when it cannot be read."""
+    import json
+
     path = Path(path)
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise InputError(
-                "is too large for a JSON file of calcamp", file=path, expected=f"<= {MAX_JSON_BYTES} bytes"
-            )
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bounded(path, MAX_JSON_BYTES).decode("utf-8-sig")
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", file=path) from error
     except UnicodeDecodeError as error:
@@ -188,6 +198,8 @@ def read_json(path: Path | str):
 
 def sha256(path: Path | str) -> str:
     """Hexadecimal SHA-256 of a file's content."""
+    import hashlib
+
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -198,6 +210,8 @@ def link_or_copy(src: Path | str, dst: Path | str) -> Path:
     Both ways the file appears whole or not at all. Symbolic links are resolved first, so that `dst`
     stays readable when the tree is moved.
     """
+    import shutil
+
     src, dst = Path(src).resolve(), Path(dst)
     dst.parent.mkdir(parents=True, exist_ok=True)
     if dst.exists() and not dst.is_symlink() and src.samefile(dst):

@@ -7,19 +7,18 @@ or cut. Standard library only.
 
 from __future__ import annotations
 
-import hashlib
 import os
+import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 _SAMPLE = 4096  # bytes at both ends of what was read that tell one file from another
 MAX_READ = 64 * 1024 * 1024  # bytes taken in one call; the rest comes with the next
 MAX_LINE = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class News:
+class News(NamedTuple):
     """What one call of `Follower.read` found.
 
     ``restarted``: the file is another one than before, and ``lines`` begin at its first line. ``missing``:
@@ -66,6 +65,8 @@ class Follower:
             return News([], self.line + 1, missing=True)
         with stream:
             status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return News([], self.line + 1, missing=True)
             seen = (status.st_ino, status.st_size, status.st_mtime_ns)
             if seen == self._seen and status.st_size == self.offset:
                 return News([], self.line + 1)
@@ -83,6 +84,8 @@ class Follower:
 
     def _fingerprint(self, stream) -> str:
         """Digest of the first and the last bytes of what was read."""
+        import hashlib
+
         stream.seek(0)
         head = stream.read(min(_SAMPLE, self.offset))
         stream.seek(max(0, self.offset - _SAMPLE))

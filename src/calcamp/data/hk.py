@@ -10,7 +10,6 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import date as Date
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import NamedTuple
 
 from calcamp.data import elvis
 from calcamp.data.explog import Problem
-from calcamp.data.files import InputError
+from calcamp.data.files import InputError, read_bounded
 from calcamp.data.names import (
     HK_EXPOSURE_RE,
     format_hk_time,
@@ -48,14 +47,20 @@ class Summary(NamedTuple):
 NOT_MEASURED = Summary(math.nan, math.nan, math.nan, math.nan, 0)
 
 
-@dataclass
 class HouseKeeping:
     """Readings of one file: ``values[key][i]`` at ``times[i]``, NaN where there is no number."""
 
-    times: list[datetime] = field(default_factory=list)
-    values: dict[str, list[float]] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    path: Path | None = None
+    def __init__(
+        self,
+        times: list[datetime] | None = None,
+        values: dict[str, list[float]] | None = None,
+        problems: list[Problem] | None = None,
+        path: Path | None = None,
+    ):
+        self.times = [] if times is None else times
+        self.values = {} if values is None else values
+        self.problems = [] if problems is None else problems
+        self.path = path
 
     def summary(self, keys: Iterable[str] | None = None) -> dict[str, Summary]:
         """Mean, standard deviation, minimum, maximum and number of readings per key.
@@ -160,14 +165,9 @@ def read_hk(path: Path | str, day: Date | None = None) -> HouseKeeping:
 def _lines(path: Path) -> tuple[list[str], bool]:
     """(complete lines, whether an unfinished one follows)."""
     try:
-        with open(path, "rb") as stream:
-            data = stream.read(MAX_BYTES + 1)
+        data = read_bounded(path, MAX_BYTES)
     except OSError as error:
         raise InputError(f"the house-keeping file cannot be read ({error.strerror})", file=path) from error
-    if len(data) > MAX_BYTES:
-        raise InputError(
-            "is too large for a house-keeping file", file=path, expected=f"at most {MAX_BYTES >> 20} MB"
-        )
     lines = data.decode("utf-8", errors="replace").split("\n")
     last = lines.pop()
     return lines, bool(last.strip())

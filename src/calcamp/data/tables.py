@@ -14,12 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from calcamp.data.files import InputError, plain, write_atomic
+from calcamp.data.files import InputError, plain, read_bounded, write_atomic
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
 MAX_HEADER_BYTES = 1024 * 1024
+MAX_BYTES = 1024 * 1024 * 1024
 _INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _FLOATS = frozenset(("float16", "float32", "float64"))
 _NULL = '""'
@@ -210,7 +211,7 @@ def table_columns(path: Path | str) -> tuple[dict[str, list], dict]:
 def _head(path: Path) -> tuple[dict, list[tuple[int, str]]]:
     """(parsed header, numbered data lines). The header's column names and the file's must agree."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path, MAX_BYTES).decode("utf-8")
     except OSError as error:
         raise InputError(f"the table cannot be read ({error.strerror})", file=path) from error
     except UnicodeDecodeError as error:
