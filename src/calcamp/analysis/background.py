@@ -6,6 +6,7 @@ Boxes cover the whole area (edges at round(k·size/n)), so a surface is interpol
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 
@@ -56,62 +57,67 @@ def box_means(
         Clip about the box mean.
     """
     rows, columns = box_edges(image.shape[0], number[0]), box_edges(image.shape[1], number[1])
-    good = np.isfinite(image)
-    if mask is not None:
-        good &= ~mask
-    work = np.where(good, image, np.float32(0)).astype(np.float32, copy=False)
-    centre, spread = _sample_spread(work, good, rows, columns)
+    shape = (len(rows) - 1, len(columns) - 1)
+    mean, err, std, n = (np.full(shape, NAN) for _ in range(4))
+    starts = [_sample_spread(image, mask, r0, r1, columns) for r0, r1 in pairwise(rows)]
+    # On integers, or with few valid pixels, the spread of a sample can be 0 or a step off.
+    spreads = np.array([spread for _, spread in starts])
+    typical = float(np.nanmedian(spreads)) if np.isfinite(spreads).any() else 1.0
     factor, inflate, _ = clip_factors(float(sigma))
-    heights, widths = np.diff(rows), np.diff(columns)
-
-    def expand(boxes):
-        return np.repeat(np.repeat(boxes.astype(np.float32), heights, axis=0), widths, axis=1)
-
-    for _ in range(iterations):
-        deviation = work - expand(centre)
-        chosen = good & (np.abs(deviation) <= expand(sigma * spread))
-        deviation *= chosen
-        n = _block_sum(chosen.astype(np.float32), rows, columns)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            shift = _block_sum(deviation, rows, columns) / n
-            variance = (_block_sum(deviation * deviation, rows, columns) / n - shift**2) * n / (n - 1)
-        std = np.sqrt(np.maximum(variance, 0)) / factor
-        centre, spread = np.nan_to_num(centre + shift), np.where(std > 0, std, spread)
+    for k, (r0, r1) in enumerate(pairwise(rows)):
+        centre, spread = starts[k]
+        spread = np.where(spread > 0.5 * typical, spread, typical if typical > 0 else 1.0)
+        band = None if mask is None else mask[r0:r1]
+        mean[k], std[k], n[k] = _clip_band(
+            image[r0:r1], band, np.nan_to_num(centre), spread, columns, sigma, iterations, factor
+        )
     with np.errstate(invalid="ignore", divide="ignore"):
         err = np.where(n > 1, std / np.sqrt(n) * inflate, NAN)
-    return Boxes(np.where(n > 1, centre, NAN), err, np.where(n > 1, std, NAN), n.astype(int), rows, columns)
+    return Boxes(mean, err, std, np.nan_to_num(n).astype(int), rows, columns)
 
 
-def _block_sum(values, rows, columns) -> np.ndarray:
-    """Sums over boxes: first along columns in single precision, then in double."""
-    partial = np.add.reduceat(values, columns[:-1], axis=1)
-    return np.add.reduceat(partial.astype(np.float64), rows[:-1], axis=0)
+def _clip_band(image, mask, centre, spread, columns, sigma, iterations, factor):
+    """Clipped (mean, std, n) of the boxes of one band of rows; a band stays in the processor's cache."""
+    widths = np.diff(columns)
+    for _ in range(iterations):
+        deviation = image - np.repeat(centre, widths).astype(np.float32)
+        aside = ~(np.abs(deviation) <= np.repeat(sigma * spread, widths).astype(np.float32))
+        if mask is not None:
+            aside |= mask
+        deviation[aside] = 0
+        n = image.shape[0] * widths - np.add.reduceat(np.count_nonzero(aside, axis=0), columns[:-1])
+        ones = np.ones(image.shape[0], np.float32)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            shift = np.add.reduceat((ones @ deviation).astype(np.float64), columns[:-1]) / n
+            deviation *= deviation
+            square = np.add.reduceat((ones @ deviation).astype(np.float64), columns[:-1]) / n
+            variance = np.maximum(square - shift**2, 0) * n / (n - 1)
+        std = np.sqrt(variance) / factor
+        centre, spread = np.where(n > 0, centre + shift, centre), np.where(std > 0, std, spread)
+    return np.where(n > 1, centre, NAN), np.where(n > 1, std, NAN), n
 
 
-def _sample_spread(work, good, rows, columns) -> tuple[np.ndarray, np.ndarray]:
-    """Median and half the 16-84 % distance of about 100 pixels of each box."""
-    samples = []
-    for size, edges in ((work.shape[0], rows), (work.shape[1], columns)):
-        count = int(min(11, np.diff(edges).min()))
-        offset = (np.arange(count) + 0.5) / count
-        samples.append(
-            np.minimum((edges[:-1, None] + offset * np.diff(edges)[:, None]).astype(int), size - 1)
-        )
-    picked = work[samples[0].reshape(-1)[:, None], samples[1].reshape(-1)].astype(np.float64)
-    valid = good[samples[0].reshape(-1)[:, None], samples[1].reshape(-1)]
-    picked[~valid] = np.nan
-    a, b = samples[0].shape, samples[1].shape
-    picked = picked.reshape(a[0], a[1], b[0], b[1]).transpose(0, 2, 1, 3).reshape(a[0], b[0], -1)
-    import warnings
+def _sample_spread(image, mask, r0, r1, columns) -> tuple[np.ndarray, np.ndarray]:
+    """Median and half the 16-84 % distance of about 100 pixels of each box of a band."""
+    height = int(min(11, r1 - r0))
+    width = int(min(11, np.diff(columns).min()))
+    at_rows = r0 + ((np.arange(height) + 0.5) / height * (r1 - r0)).astype(int)
+    at_columns = columns[:-1, None] + ((np.arange(width) + 0.5) / width * np.diff(columns)[:, None]).astype(
+        int
+    )
+    picked = image[at_rows[:, None], at_columns.reshape(-1)].astype(np.float64)
+    if mask is not None:
+        picked[mask[at_rows[:, None], at_columns.reshape(-1)]] = np.nan
+    picked = np.sort(
+        picked.reshape(height, -1, width).transpose(1, 0, 2).reshape(len(columns) - 1, -1), axis=1
+    )
+    valid = np.isfinite(picked).sum(axis=1)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        low, centre, high = np.nanpercentile(picked, (16, 50, 84), axis=2)
-    spread = 0.5 * (high - low)
-    # Integers: the distance may be 0 or off by a step.
-    whole = np.nanmedian(spread) if np.isfinite(spread).any() else 1.0
-    spread = np.where(spread > 0.5 * whole, spread, whole) if whole > 0 else np.full(spread.shape, 1.0)
-    return np.nan_to_num(centre), spread
+    def order(share):
+        rank = np.clip((share * (valid - 1) + 0.5).astype(int), 0, picked.shape[1] - 1)
+        return np.where(valid > 0, picked[np.arange(len(picked)), rank], NAN)
+
+    return order(0.5), 0.5 * (order(0.8413) - order(0.1587))
 
 
 def interpolate_boxes(boxes: Boxes, shape: tuple[int, int]) -> np.ndarray:

@@ -65,6 +65,7 @@ def measure_level(
     vstart: int = 0,
     vend: int | None = None,
     sigma: float = 5.0,
+    background: np.ndarray | None = None,
 ) -> Level:
     """Clipped mean of the image area above the overscan and the prescan of the same rows.
 
@@ -80,13 +81,20 @@ def measure_level(
         Standard deviation of a pixel, rounding included, ADU.
     mask : bool array of the quadrant, optional
         True where a pixel is left out.
+    background : array of the image area, optional
+        Smooth background to clip about; measured from the frame when it is not given.
     """
     sums, left_out, used = {}, 0, 0
     for name in ("pre", "img", "ove"):
         region = detector.region(name, vstart, vend)
         part = quadrant[region]
         out = None if mask is None else mask[region]
-        centre, cut = _centre(part, noise, sigma, out)
+        if name == "img" and background is not None:
+            trim = region[1].start - detector.prescan
+            centre = background[region[0], trim : trim + part.shape[1]]
+            cut = np.float32(sigma * noise)
+        else:
+            centre, cut = _centre(part, noise, sigma, out)
         bad = ~(np.abs(part - centre) <= cut)
         if out is not None:
             bad |= out
@@ -313,7 +321,7 @@ def analyse_quadrant(
         bad = bad | known
     whole_dq = np.full(mean.shape, int(DQ.NON_IMAGE), np.uint32)
     whole_dq[image] = dq
-    levels = tuple(_levels(frames, excluded, bad, mask, image, detector, noise, vstart, vend))
+    levels = tuple(_levels(frames, excluded, bad, mask, image, detector, noise, vstart, vend, background))
     tiles = _tiles(mean, bad, detector, vstart, vend, noise, len(frames))
     structure = float(np.nanstd(tiles[0])) if np.isfinite(tiles[0]).any() else 0.0
     bias_err = None if bias_error is None else bias_level_error(bias_error, detector, vstart, vend)
@@ -388,7 +396,7 @@ def _quality(shape, columns, hot, unstable, count) -> tuple[np.ndarray, np.ndarr
     return dq, dq != 0, groups.number()
 
 
-def _levels(frames, excluded, bad, mask, image, detector, noise, vstart, vend):
+def _levels(frames, excluded, bad, mask, image, detector, noise, vstart, vend, background):
     """Level of each exposure, defects and cosmic rays left out."""
     base = np.zeros(frames[0].shape, bool) if mask is None else mask.copy()
     base[image] |= bad
@@ -396,7 +404,7 @@ def _levels(frames, excluded, bad, mask, image, detector, noise, vstart, vend):
         flat = base.reshape(-1)
         before = flat[out]
         flat[out] = True
-        yield measure_level(frame, detector, noise, base, vstart, vend)
+        yield measure_level(frame, detector, noise, base, vstart, vend, background=background)
         flat[out] = before
 
 

@@ -82,7 +82,7 @@ def find_columns(
     if mask is not None:
         good &= ~mask
     work *= good
-    size = max(8, min(32, rows // 16))
+    size = max(8, min(64, rows // 32))
     edges = np.arange(0, rows, size)
     count = np.add.reduceat(good.astype(np.float32), edges, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
