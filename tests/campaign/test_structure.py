@@ -349,3 +349,45 @@ def test_speed():
     assert best_of(3, lambda: align(declared, many)) < 0.5
     runs = candidate_runs(declared, many)
     assert sum(run.complete for run in runs) == 2000 // 109
+
+
+def test_a_waiting_gate_loads_only_the_standard_library():
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, calcamp.campaign.structure as s, calcamp.campaign.duration\n"
+        "s.align([{'frames': 1, 'keys': {}}], [])\n"
+        "print([m for m in ('pydantic', 'yaml', 'ruamel', 'numpy', 'astropy') if m in sys.modules])"
+    )
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
+
+
+def test_every_test_of_the_catalogue():
+    """A lost frame and an aborted start, for all tests of the campaign with the columns they really have."""
+    from calcamp.campaign.core import tests
+    from calcamp.config.lookup import load_chamber
+
+    rng = random.Random(1)
+    chamber = load_chamber("B_NOSTROMO")
+    for name, test in tests().items():
+        declared = declare(test.columns(chamber), test)
+        truth = frames_of(align(declared, log(declared)))
+        assert len(truth) == sum(d.frames for d in declared), name
+        for gone in rng.sample(range(len(truth)), min(3, len(truth))):
+            exposures = log(declared)
+            del exposures[gone]
+            result = align(declared, exposures)
+            lacking = [declared[m["column"] - 1].values for m in result.missing]
+            assert lacking == [declared[truth[gone][0] - 1].values], (name, gone)
+            assert not result.mismatches, (name, gone)
+        aborted = len(truth) // 2
+        exposures = log(declared)[:aborted] + log(declared, first=1000 + aborted)
+        result = align(declared, exposures)
+        assert result.checks_out, (name, result.messages)
+        assert [i for i, _, _ in result.assignments] == list(range(aborted, aborted + len(truth))), name
