@@ -299,6 +299,14 @@ def number(value, digits: int = 4) -> str:
     return _power(f"{value:.{digits - 1}e}")
 
 
+def bound(value) -> str:
+    """A limit, without zeros that say nothing; empty when there is none."""
+    if not is_number(value):
+        return ""
+    text = number(value, 5)
+    return text.rstrip("0").rstrip(".") if "." in text and "·" not in text else text
+
+
 def with_error(value, error, is_limit: bool = False) -> str:
     """``value ± error`` with two digits of the error; ``< value`` for a limit."""
     if not is_number(value):
@@ -374,6 +382,7 @@ NAMES = {
     "lost": "Lost pixels",
     "bad_pixels": "Bad pixels",
 }
+_WORDS = {"ccd": "CCD", "obsid": "OBSID", "adu": "ADU", "hk": "HK", "n": "n", "dq": "DQ", "err": "error"}
 REGION_NAMES = {"pre": "prescan", "img": "image", "ove": "overscan", "pov": "parallel overscan"}
 
 
@@ -381,8 +390,9 @@ def title(name: str) -> str:
     name = str(name)
     if name in NAMES:
         return NAMES[name]
-    words = name.replace("_", " ").strip()
-    return words[:1].upper() + words[1:]
+    words = [_WORDS.get(word, word) for word in name.replace("_", " ").split()]
+    text = " ".join(words)
+    return text[:1].upper() + text[1:]
 
 
 # ---- tables of tables -----------------------------------------------------------------------------------

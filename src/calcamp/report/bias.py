@@ -17,6 +17,7 @@ from calcamp.report.base import (
     Text,
     beam_values,
     label,
+    number,
     plain_table,
     with_error,
 )
@@ -35,9 +36,8 @@ def sections(data: ReportData) -> list[Section]:
             Section("Noise spectrum", spectrum(data), "spectrum"),
             Section("Profiles and settling", [*profiles(data), *settling(data)], "bias-profiles"),
         ],
-        page_break=True,
     )
-    return [measured, Section("Master bias", master(data), "master-bias", page_break=True)]
+    return [measured, Section("Master bias", master(data), "master-bias")]
 
 
 # ---- read noise ---------------------------------------------------------------------------------------
@@ -62,19 +62,14 @@ def read_noise(data: ReportData) -> list:
             "removed. The parts add in quadrature: pixel noise, row-to-row noise, column pattern, drift between frames."
         )
     ]
-    for method in table.distinct("method") or [None]:
-        part = table if method is None else table.select(method=method)
-        for region in part.distinct("region") or [None]:
-            chosen = part if region is None else part.select(region=region)
-            caption = "Read noise" + (f", {REGION_NAMES.get(region, region)}" if region else "")
-            caption += f", from {method}" if method else ""
-            blocks.append(
-                beam_values(chosen, "read_noise", f"{caption} [{table.unit('read_noise') or 'ADU'}]")
-            )
+    image = _image_rows(table)
+    method = (image.distinct("method") or [""])[0]
+    caption = f"Read noise of the image area{f', from {method}' if method else ''} [{table.unit('read_noise') or 'ADU'}]"
+    blocks.append(beam_values(image, "read_noise", caption))
     blocks.append(
-        data.figures.make("bias_noise_parts", _PARTS_CAPTION, lambda f: _draw_parts(f, table), height=2.3)
+        data.figures.make("bias_noise_parts", _PARTS_CAPTION, lambda f: _draw_parts(f, table), height=2.4)
     )
-    blocks.append(_parts_table(table))
+    blocks += [_parts_table(table), _regions_table(table)]
     return blocks
 
 
@@ -95,7 +90,7 @@ def _draw_parts(figure, table) -> None:
     names = [name for name, _ in PARTS if name in rows]
     if not names:
         raise fig.NoData("table read_noise has no parts (white, row_noise, column_pattern, drift)")
-    axes = fig.ccd_panels(figure, bottom=0.12)
+    axes = fig.ccd_panels(figure, bottom=0.1)
     for ccd, ax in axes.items():
         part = rows.select(ccd=ccd)
         x = np.array([QUADRANTS.index(q) for q in part["quadrant"]], dtype=float)
@@ -111,9 +106,8 @@ def _draw_parts(figure, table) -> None:
                 line=False,
             )
         ax.set_xlim(-0.6, 3.6)
-        ax.set_xticks(range(4), QUADRANTS)
-        ax.grid(axis="y", linewidth=0.3, color="#dddddd")
-        ax.set_ylim(bottom=0)
+        fig.name_ticks(ax, QUADRANTS)
+        ax.set_yscale("log")
     fig.share_limits(axes, x=False)
     fig.axis_labels(figure, y=f"noise [{table.unit('read_noise') or 'ADU'}]")
     titles = dict(PARTS)
@@ -124,32 +118,49 @@ def _draw_parts(figure, table) -> None:
     fig.legend(figure, entries)
 
 
+def _regions_table(table) -> TableBlock:
+    """Read noise of every region and method, a row per quadrant."""
+    kinds = list(dict.fromkeys((row.get("region"), row.get("method")) for row in table.rows()))
+    found = {(r.get("ccd"), r.get("quadrant"), r.get("region"), r.get("method")): r for r in table.rows()}
+    rows = []
+    for ccd, quadrant in dict.fromkeys((r.get("ccd"), r.get("quadrant")) for r in table.rows()):
+        cells = [Cell(label(ccd, quadrant))]
+        for region, method in kinds:
+            row = found.get((ccd, quadrant, region, method), {})
+            text = with_error(row.get("read_noise"), row.get("read_noise_err"))
+            flag = row.get("flag") not in (None, "", 0, "0")
+            cells.append(
+                Cell(
+                    text + (f" {row['flag']}" if flag else ""),
+                    "fail" if flag else "none" if text == "–" else "",
+                )
+            )
+        rows.append(cells)
+    header = [
+        "Quadrant",
+        *[" ".join(filter(None, (REGION_NAMES.get(r, r), m and f"({m})"))) for r, m in kinds],
+    ]
+    return TableBlock(
+        header, rows, f"Read noise by region and method [{table.unit('read_noise') or 'ADU'}]", compact=True
+    )
+
+
 def _parts_table(table) -> TableBlock:
+    """The parts of the noise of the image area, a row per quadrant."""
     names = [name for name, _ in PARTS if name in table]
     titles = dict(PARTS)
-    rows = []
-    for row in table.rows(120):
-        flag = row.get("flag")
-        rows.append(
-            [
-                Cell(label(row.get("ccd"), row.get("quadrant"))),
-                Cell(REGION_NAMES.get(row.get("region"), str(row.get("region") or "")), align="l"),
-                Cell(str(row.get("method") or ""), align="l"),
-                Cell(
-                    with_error(row.get("read_noise"), row.get("read_noise_err")),
-                    "none" if row.get("read_noise") is None else "",
-                ),
-                *[Cell(with_error(row.get(n), row.get(f"{n}_err"))) for n in names],
-                Cell(
-                    "" if flag in (None, "", 0, "0") else str(flag),
-                    "fail" if flag not in (None, "", 0, "0") else "",
-                    align="l",
-                ),
-            ]
-        )
-    header = ["Quadrant", "Region", "Method", "Read noise", *[titles[n].capitalize() for n in names], "Flag"]
-    caption = f"Read noise and its parts [{table.unit('read_noise') or 'ADU'}]"
-    return TableBlock(header, rows, caption, len(table) - len(rows), "tables/read_noise.ecsv", True)
+    rows = [
+        [Cell(label(row.get("ccd"), row.get("quadrant")))]
+        + [
+            Cell(with_error(row.get(n), row.get(f"{n}_err")), "none" if row.get(n) is None else "")
+            for n in names
+        ]
+        + [Cell(number(row.get("n")))]
+        for row in _image_rows(table).rows(60)
+    ]
+    header = ["Quadrant", *[titles[n].capitalize() for n in names], "n"]
+    caption = f"Parts of the noise, image area [{table.unit('read_noise') or 'ADU'}]"
+    return TableBlock(header, rows, caption, source="tables/read_noise.ecsv", compact=True)
 
 
 # ---- offsets --------------------------------------------------------------------------------------------
@@ -193,10 +204,8 @@ def _draw_drift(figure, table, data) -> None:
     times, xlabel = fig.frame_times(data)
     for r, (name, ylabel) in enumerate(_DRIFT_ROWS):
         top = 0.93 - r * 0.295
-        axes = fig.ccd_panels(figure, bottom=top - 0.25, top=top, left=0.1)
+        axes = fig.ccd_panels(figure, bottom=top - 0.25, top=top, left=0.1, lowest=r == 2, titles=r == 0)
         for ccd, ax in axes.items():
-            ax.set_title(f"CCD{ccd}" if r == 0 else "", weight="bold", pad=3)
-            ax.tick_params(labelbottom=r == 2)
             ax.axhline(0, color="#bbbbbb", linewidth=0.6, zorder=0)
             for quadrant in QUADRANTS:
                 part = table.select(ccd=ccd, quadrant=quadrant)
@@ -363,8 +372,6 @@ def master(data: ReportData) -> list:
     if table is None:
         blocks += data.missing("master_bias")
     else:
-        if "fixed_pattern" in table:
-            blocks.append(beam_values(table, "fixed_pattern"))
         blocks.append(plain_table(table, caption="Fixed pattern of the master bias: rms and its parts"))
     if any(data.product("EUC_MASTERBIAS", ccd) for ccd in (1, 2, 3)):
         caption = "Master bias (image area, means of square blocks), quadrants as seen, one common scale from the 5th to the 95th percentile."

@@ -24,6 +24,7 @@ from calcamp.report.base import (
     Verbatim,
     as_dict,
     as_list,
+    bound,
     is_number,
     label,
     number,
@@ -101,7 +102,7 @@ def front(data: ReportData) -> dict:
         "flags": [_flag_row(flag) for flag in flags],
         "more_flags": len(data.flags) - len(flags),
         "lights": traffic_lights(data),
-        "headlines": headline_blocks(data, most=4),
+        "headlines": [*headline_blocks(data, most=4), *checks_summary(data)],
     }
 
 
@@ -193,13 +194,39 @@ def traffic_lights(data: ReportData) -> Beam:
             key = (ccd, quadrant)
             state = worst(states[key])
             names = list(dict.fromkeys(failing[key]))
-            text = {"pass": f"{counts[key]} checks passed", "none": "not measured"}.get(state, "")
+            total = len(states[key])
+            passed = f"{counts[key]} checks" if counts[key] == total else f"{counts[key]} of {total} checks"
+            text = {"pass": passed, "none": "not measured"}.get(state, "")
             if names:
                 text = ", ".join(names[:3]) + (f" +{len(names) - 3}" if len(names) > 3 else "")
             cells[key] = Cell(text, state)
     return Beam(
         cells, "Verdict by CCD and quadrant, as the beam sees the block (all compliance checks together)"
     )
+
+
+def checks_summary(data: ReportData) -> list[TableBlock]:
+    """One line per check: how many cells are within, outside, not measured."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for cell in data.compliance:
+        groups[str(cell.get("check", "?"))].append(state_of(cell.get("ok")))
+    if not groups:
+        return []
+    rows = []
+    for check, states in list(groups.items())[:16]:
+        state = worst(states)
+        counts = {name: states.count(name) for name in ("pass", "fail", "none")}
+        rows.append(
+            [
+                Cell(title(check)),
+                Cell({"pass": "pass", "fail": "FAIL", "none": "not measured"}[state], state, align="l"),
+                Cell(str(counts["pass"])),
+                Cell(str(counts["fail"]), "fail" if counts["fail"] else ""),
+                Cell(str(counts["none"]), "none" if counts["none"] else ""),
+            ]
+        )
+    header = ["Check", "Verdict", "Cells within limits", "Outside", "Not measured"]
+    return [TableBlock(header, rows, "Checks", len(groups) - len(rows), "the compliance section", True)]
 
 
 def short_check(cell: dict) -> str:
@@ -269,7 +296,7 @@ def _headline_beam(data: ReportData, name: str, extra: tuple, items: dict) -> Be
 
 
 def _bounds(low, high) -> str:
-    return f"{number(low) if is_number(low) else '−∞'} to {number(high) if is_number(high) else '∞'}"
+    return f"{bound(low) or '−∞'} to {bound(high) or '∞'}"
 
 
 def _judged(data: ReportData, item: dict) -> dict:
@@ -432,7 +459,13 @@ def inventory(data: ReportData) -> Section:
         return section
     used = _unused(data)
     first = data.exposures[0]
-    extra = [key for key in _INVENTORY if _logged(first, key) is not None]
+    logged = [key for key in _INVENTORY if _logged(first, key) is not None]
+    logged.append("day_folder")
+    values = {key: {_inventory_text(e, key) for e in data.exposures} for key in logged}
+    extra = [key for key in logged if len(values[key]) > 1]
+    same = [f"{key.replace('_', '-')} {next(iter(values[key]))}" for key in logged if len(values[key]) == 1]
+    if same:
+        section.blocks.append(Text(f"The same for all {len(data.exposures)} exposures: {', '.join(same)}."))
     rows = []
     for exposure in data.exposures:
         obsid = exposure.get("obsid")
@@ -445,19 +478,22 @@ def inventory(data: ReportData) -> Section:
                 else _text(exposure.get("column"))
             ),
             Cell(_text(exposure.get("frame"))),
-            *[Cell(number(_logged(exposure, key))) for key in extra],
-            Cell(folder_name(exposure.get("day_folder")), align="l"),
+            *[Cell(_inventory_text(exposure, key)) for key in extra],
             Cell(
-                " ".join(f"CCD{c}" for c, f in files.items() if f) or NOT_MEASURED,
-                "" if len(files) == 3 else "none",
+                str(sum(bool(f) for f in files.values())),
+                "" if sum(map(bool, files.values())) == 3 else "none",
             ),
             Cell("yes" if exposure.get("hk") else "no", "" if exposure.get("hk") else "none"),
             Cell(used.get(obsid, "used"), "none" if obsid in used else "", align="l"),
         ]
         rows.append(row)
-    header = ["OBSID", "Column", "Frame", *extra, "Day-folder", "Files", "HK", "Use"]
+    header = ["OBSID", "Column", "Frame", *extra, "Files", "HK", "Use"]
     section.blocks.append(TableBlock(header, rows, "", compact=True))
     return section
+
+
+def _inventory_text(exposure: dict, key: str) -> str:
+    return folder_name(exposure.get(key)) if key == "day_folder" else number(_logged(exposure, key))
 
 
 def _logged(exposure: dict, key: str):
@@ -545,7 +581,7 @@ def _hk_pass(check: str) -> int:
 
 def house_keeping(data: ReportData) -> Section:
     """Three passes with the keys out of limits, and plots of every key against time."""
-    section = Section("House-keeping", [], "hk", page_break=True)
+    section = Section("House-keeping", [], "hk")
     cells = data.checks("hk", "HK")
     section.blocks.append(_hk_passes(cells))
     offenders = [c for c in cells if c.get("ok") is False]
@@ -595,7 +631,7 @@ def _hk_offenders(cells: list[dict]) -> TableBlock:
             [
                 Cell(str(cell.get("key", "?"))),
                 Cell(HK_PASSES[_hk_pass(str(cell.get("check")))][1], align="l"),
-                Cell(number(cell.get("value")), "fail", number(cell.get("low")), number(cell.get("high"))),
+                Cell(number(cell.get("value")), "fail", bound(cell.get("low")), bound(cell.get("high"))),
                 Cell("", obsids=obsid_tuple(cell.get("obsids")), align="l"),
             ]
         )
@@ -651,7 +687,7 @@ def _draw_hk(figure, keys, rows, table, times, xlabel, bounds) -> None:
         if np.isfinite(commanded).any():
             ax.plot(x, commanded, color="#888888", linewidth=0.8, zorder=0)
         _hk_limits(ax, np.concatenate([mean, low, high, commanded]), bounds.get(str(key)))
-        ax.set_title(str(key).replace("$", r"\$"), fontsize=6.5, pad=2)
+        fig.panel_title(ax, str(key), fontsize=6.5, parse_math=False)
         fig.bare(ax, x=k + 3 >= len(keys), y=True)
         if not np.isfinite(mean).any():
             ax.text(
@@ -697,13 +733,8 @@ def saturation(data: ReportData) -> Section:
         section.blocks.append(
             plain_table(bad, ["obsid", "ccd", "quadrant", "lost", "saturated"], "Frames with lost pixels")
         )
-    full = table.where((saturated > 0) & ~(lost > 0))
-    if len(full):
-        order = np.argsort(-full.floats("saturated"), kind="stable")
-        columns = ["obsid", "ccd", "quadrant", "saturated", "saturated_fraction"]
-        section.blocks.append(
-            plain_table(full.where(order), columns, "Frames with railed pixels, most first", limit=12)
-        )
+    if total_saturated:
+        section.blocks.append(_railed(table))
     stuck = (
         [r for r in table.rows() if r.get("bits_stuck") not in (None, "", 0, "0")]
         if "bits_stuck" in table
@@ -716,6 +747,22 @@ def saturation(data: ReportData) -> Section:
             )
         )
     return section
+
+
+def _railed(table) -> Beam:
+    """Railed pixels by CCD and quadrant, summed over the frames, with the worst frame."""
+    cells = {}
+    for ccd in CCDS:
+        for quadrant in QUADRANTS:
+            part = table.select(ccd=ccd, quadrant=quadrant)
+            values = part.floats("saturated")
+            text, obsids = NOT_MEASURED, ()
+            if np.isfinite(values).any():
+                text = f"{np.nansum(values):.0f}"
+                if values[np.isfinite(values)].max() > 0 and "obsid" in part:
+                    obsids = obsid_tuple([part["obsid"].tolist()[int(np.nanargmax(values))]])
+            cells[ccd, quadrant] = Cell(text, "none" if text == NOT_MEASURED else "", obsids=obsids)
+    return Beam(cells, "Railed pixels, sum over the frames, and the frame with most")
 
 
 def _is_pixel_check(cell: dict) -> bool:
@@ -758,7 +805,7 @@ def _compliance_table(check: str, cells: list[dict]) -> TableBlock:
         dict.fromkeys(k for cell in cells for k in cell if k not in _VALUE_KEYS and cell.get(k) is not None)
     )
     pivot = next((k for k in ("quadrant", "ccd") if k in keys), None)
-    others = [k for k in ("region", "column", "obsid", "ccd") if k in keys and k != pivot]
+    others = [k for k in ("ccd", "region", "column", "obsid") if k in keys and k != pivot]
     others += [k for k in keys if k not in others and k != pivot]
     bad = sum(cell.get("ok") is False for cell in cells)
     blank = sum(state_of(cell.get("ok")) == "none" for cell in cells)
@@ -766,19 +813,30 @@ def _compliance_table(check: str, cells: list[dict]) -> TableBlock:
     caption = f"{title(check)}{f' [{unit}]' if unit else ''}: {len(cells) - bad - blank} of {len(cells)} within limits"
     caption += f", {bad} outside" if bad else ""
     caption += f", {blank} not measured" if blank else ""
+    bounds = {(cell.get("low"), cell.get("high")) for cell in cells if _has_bounds(cell)}
+    common = len(bounds) == 1 and len(cells) > 1
+    if common:
+        caption += f"; limits {_bounds(*next(iter(bounds)))}"
     values = (
-        sorted({cell[pivot] for cell in cells if cell.get(pivot) is not None}, key=str) if pivot else [None]
+        sorted({_key(cell[pivot]) for cell in cells if cell.get(pivot) is not None}, key=str)
+        if pivot
+        else [None]
     )
     rows: dict[tuple, dict] = defaultdict(dict)
     for cell in cells:
-        rows[tuple(cell.get(k) for k in others)][cell.get(pivot) if pivot else None] = cell
+        rows[tuple(_key(cell.get(k)) for k in others)][_key(cell.get(pivot)) if pivot else None] = cell
     body = [
         [Cell(_key_text(k, v)) for k, v in zip(others, names, strict=True)]
-        + [_compliance_cell(found[v]) if v in found else Cell("", "") for v in values]
+        + [_compliance_cell(found[v], common) if v in found else Cell("", "") for v in values]
         for names, found in list(rows.items())[: 2 * LONG_TABLE]
     ]
     header = [title(k) for k in others] + ([_key_text(pivot, v) for v in values] if pivot else ["Value"])
     return TableBlock(header, body, caption, len(rows) - len(body), "verdict.json")
+
+
+def _key(value):
+    """A key value that can be counted, whatever the file holds."""
+    return value if value is None or isinstance(value, (int, str)) else str(value)
 
 
 def _key_text(key: str, value) -> str:
@@ -791,70 +849,80 @@ def _key_text(key: str, value) -> str:
     return REGION_NAMES.get(value, str(value)) if key == "region" else str(value)
 
 
-def _compliance_cell(cell: dict) -> Cell:
+def _has_bounds(cell: dict) -> bool:
+    return is_number(cell.get("low")) or is_number(cell.get("high"))
+
+
+def _compliance_cell(cell: dict, common: bool) -> Cell:
+    """Worst value, with its limits unless they are common to the table; offenders of a failing cell."""
     value = cell.get("worst") if is_number(cell.get("worst")) else cell.get("value")
-    low = number(cell.get("low")) if is_number(cell.get("low")) else ""
-    high = number(cell.get("high")) if is_number(cell.get("high")) else ""
     state = state_of(cell.get("ok"))
     obsids = obsid_tuple(cell.get("obsids")) if state == "fail" else ()
+    low, high = ("", "") if common and state != "fail" else (bound(cell.get("low")), bound(cell.get("high")))
     return Cell(with_error(value, cell.get("err")), state, low, high, obsids)
 
 
 # ---- offsets and noise ------------------------------------------------------------------------------------------
 def checks(data: ReportData) -> Section:
     """Check figures of offsets and noise against time, and the frames left out."""
-    section = Section("Offsets and noise", [], "checks", page_break=True)
+    section = Section("Offsets and noise", [], "checks")
     table = data.table("offsets")
     if table is None:
         section.blocks.append(Note(data.why_no_table("offsets"), "missing"))
     else:
         times, xlabel = fig.frame_times(data)
-        gradients = [c for c in data.compliance if c.get("check") == "offset"]
-        for name, column, text, least, percent in (
-            ("offset", "offset", "Offset (clipped mean) of each region", 4.0, 0),
-            ("delta_offset", "delta", "Offset minus the median over frames of the same column", 0.2, 0),
-            (
-                "noise",
-                "noise",
-                "Noise (clipped standard deviation, quantisation removed) of each region",
-                0.02,
-                0,
-            ),
-        ):
+        for name, column, text, least in _CHECK_FIGURES:
 
-            def draw(figure, column=column, least=least, name=name):
-                _draw_check(
-                    figure, table, column, times, xlabel, least, gradients if name == "offset" else []
-                )
+            def draw(figure, column=column, least=least):
+                _draw_check(figure, table, column, times, xlabel, least)
 
-            caption = f"{text} against {xlabel}, by CCD and quadrant. Bars are 1 σ errors."
+            caption = f"{text}, against {xlabel}, by CCD and quadrant. Bars are 1 σ errors; arrows are points off the scale."
             section.blocks.append(data.figures.make(f"check_{name}", caption, draw, height=2.55))
     section.sections.append(Section("Frames left out", excluded_blocks(data), "excluded"))
     return section
 
 
-_CHECK_LABELS = {"offset": "offset [ADU]", "delta": "offset − median [ADU]", "noise": "noise [ADU]"}
+_CHECK_LABELS = {"offset": "offset − level [ADU]", "delta": "offset − median [ADU]", "noise": "noise [ADU]"}
+_CHECK_FIGURES = (
+    (
+        "offset",
+        "offset",
+        "Offset (clipped mean) of each region above the quadrant's level (grey figure: median of the prescan, ADU)",
+        1.0,
+    ),
+    ("delta_offset", "delta", "Offset minus the median over frames of the same column", 0.2),
+    ("noise", "noise", "Noise (clipped standard deviation, quantisation removed) of each region", 0.02),
+)
 
 
-def _draw_check(figure, table, column, times, xlabel, least, judged) -> None:
+def _draw_check(figure, table, column, times, xlabel, least) -> None:
     if column not in table:
         raise fig.NoData(f"table {table.name} has no column {column}")
-    axes = fig.beam_panels(figure, share=True)
+    axes = fig.beam_panels(figure)
     regions = [r for r in ("pre", "img", "ove", "pov") if r in table.distinct("region")]
-    values = []
+    curves = []
     for (ccd, quadrant), ax in axes.items():
         part = table.select(ccd=ccd, quadrant=quadrant)
+        level = _level(part) if column == "offset" else 0.0
         for region in regions:
             rows = part.select(region=region)
-            y = rows.floats(column)
+            y = rows.floats(column) - level
             error = rows.floats(f"{column}_err") if column != "delta" else rows.floats("offset_err")
             x = fig.abscissa(rows["obsid"], times)
             fig.points(ax, x, y, error, fig.REGION_COLOURS[region], fig.MARKERS[region])
-            values.append(y)
-    if column == "offset":  # each quadrant has its own level: own axis, labelled inside
-        _own_offset_axes(axes)
-    else:
-        fig.span(axes, values, least=least)
+            curves.append((ax, x, y, fig.REGION_COLOURS[region]))
+        if column == "offset" and np.isfinite(level):
+            ax.text(
+                0.96,
+                0.95,
+                f"{level:.1f}",
+                transform=ax.transAxes,
+                ha="right",
+                va="top",
+                fontsize=5.5,
+                color="#666666",
+            )
+    fig.robust_limits(axes, curves, least)
     fig.share_limits(axes, y=False)
     fig.axis_labels(figure, xlabel, _CHECK_LABELS[column])
     fig.legend(
@@ -862,26 +930,14 @@ def _draw_check(figure, table, column, times, xlabel, least, judged) -> None:
     )
 
 
-def _own_offset_axes(axes) -> None:
-    """Same height of the axis in all panels, each around its own middle; levels written inside."""
-    spans = [ax.get_ylim() for ax in axes.values()]
-    height = max(max(high - low for low, high in spans), 4.0) * 1.1
-    for ax, (low, high) in zip(axes.values(), spans, strict=True):
-        middle = (low + high) / 2
-        ax.set_ylim(middle - height / 2, middle + height / 2)
-        ax.tick_params(labelleft=False)
-        for tick in ax.get_yticks():
-            if abs(tick - middle) < height / 2:
-                ax.text(
-                    0.985,
-                    tick,
-                    f"{tick:g}",
-                    transform=ax.get_yaxis_transform(),
-                    ha="right",
-                    va="center",
-                    fontsize=5,
-                    color="#777777",
-                )
+def _level(part) -> float:
+    """Level of a quadrant: median over frames of its prescan, of all regions without one."""
+    for rows in (part.select(region="pre"), part):
+        values = rows.floats("offset")
+        values = values[np.isfinite(values)]
+        if len(values):
+            return float(np.median(values))
+    return float("nan")
 
 
 def excluded_blocks(data: ReportData) -> list:
@@ -963,17 +1019,14 @@ def inputs(data: ReportData) -> Section:
     section.blocks.append(Facts(pairs, "Limits used"))
     files = as_dict(data.verdict.get("inputs"))
     if files:
-        rows = [
-            [
-                Cell(str(name), align="l"),
-                Cell(_text(as_dict(value).get("sha256") if isinstance(value, dict) else value), align="l"),
-            ]
-            for name, value in list(files.items())[: 3 * LONG_TABLE]
-        ]
-        block = TableBlock(
-            ["Input", "Checksum (sha256)"], rows, "Inputs", len(files) - len(rows), "verdict.json", True
-        )
-        section.blocks.append(block)
+        sums = {
+            str(name): as_dict(v).get("sha256") if isinstance(v, dict) else v for name, v in files.items()
+        }
+        most = 5 * LONG_TABLE
+        lines = [f"{value or '-':<64}  {name}" for name, value in list(sums.items())[:most]]
+        if len(sums) > most:
+            lines.append(f"… {len(sums) - most} more in verdict.json")
+        section.blocks.append(Verbatim("\n".join(lines), "Inputs, with sha256"))
     else:
         section.blocks.append(Note("The verdict lists no inputs.", "missing"))
     if data.products:

@@ -37,14 +37,12 @@ def sections(data: ReportData) -> list[Section]:
                 Section("Tiles", tiles(data), "dark-tiles"),
                 Section("Distribution", histogram(data), "dark-histogram"),
             ],
-            page_break=True,
         ),
-        Section("Hot pixels", hot_pixels(data), "hot-pixels", page_break=True),
+        Section("Hot pixels", hot_pixels(data), "hot-pixels"),
         Section(
             "Master dark",
             [*master(data), *profiles(data, what="master dark")],
             "master-dark",
-            page_break=True,
         ),
     ]
 
@@ -123,7 +121,7 @@ def exposures(data: ReportData) -> list:
             "dark_exposures",
             f"{title(name)} of each exposure, by CCD and quadrant. Bars are 1 σ errors. A light leak or a drift shows here.",
             lambda f: _draw_exposures(f, table, name, data),
-            height=2.2,
+            height=2.35,
         )
     ]
 
@@ -289,7 +287,7 @@ def _draw_hot(figure, table, detector) -> None:
         ax.axhline(rows_n, color="#999999", linewidth=0.5)
         ax.axvline(columns_n, color="#999999", linewidth=0.5)
         ax.set(xlim=(0, 2 * columns_n), ylim=(0, 2 * rows_n), xticks=[], yticks=[], aspect="equal")
-        fig._mark_quadrants(ax)
+        fig.mark_quadrants(ax)
         figure.text(
             0.02 + c * 0.305 + 0.1475, 0.9, f"CCD{ccd}", ha="center", va="bottom", weight="bold", fontsize=8
         )

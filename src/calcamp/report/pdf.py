@@ -128,22 +128,24 @@ def plain_pdf(lines: list[str], target: Path) -> None:
 
     wrapped = [part for line in lines for part in (textwrap.wrap(line, 100) or [""])]
     part = Path(f"{target}.part")
-    with matplotlib.rc_context(
-        {"pdf.fonttype": 42, "font.family": "DejaVu Sans Mono", "text.parse_math": False}
+    with (
+        matplotlib.rc_context(
+            {"pdf.fonttype": 42, "font.family": "DejaVu Sans Mono", "text.parse_math": False}
+        ),
+        PdfPages(part) as pdf,
     ):
-        with PdfPages(part) as pdf:
-            for start in range(0, max(1, len(wrapped)), 75):
-                figure = Figure(figsize=(8.27, 11.69))
-                figure.text(
-                    0.07,
-                    0.96,
-                    "\n".join(wrapped[start : start + 75]),
-                    va="top",
-                    fontsize=7.5,
-                    linespacing=1.35,
-                )
-                figure.text(0.93, 0.03, f"page {start // 75 + 1}", ha="right", fontsize=7)
-                pdf.savefig(figure)
+        for start in range(0, max(1, len(wrapped)), 75):
+            figure = Figure(figsize=(8.27, 11.69))
+            figure.text(
+                0.07,
+                0.96,
+                "\n".join(wrapped[start : start + 75]),
+                va="top",
+                fontsize=7.5,
+                linespacing=1.35,
+            )
+            figure.text(0.93, 0.03, f"page {start // 75 + 1}", ha="right", fontsize=7)
+            pdf.savefig(figure)
     part.replace(target)
 
 

@@ -98,6 +98,10 @@ UNITS = {
     "electron / h": "e⁻/h",
     "electron / s": "e⁻/s",
     "adu2": "ADU²",
+    "adu2 / Hz": "ADU²/Hz",
+    "adu / h": "ADU/h",
+    "e-/s": "e⁻/s",
+    "e-/px/h": "e⁻/px/h",
     "adu / s": "ADU/s",
     "%": "%",
 }
