@@ -330,6 +330,18 @@ def test_edit_nothing_changes_nothing(tmp_path):
     assert path.read_text().replace("   # ", " # ") == SOURCE.replace("   # ", " # ")
 
 
+def test_edit_of_shipped_files(tmp_path):
+    """The files that commands edit keep every word: comments, quotes, numbers as written."""
+    from calcamp.paths import packaged_config
+
+    sources = [*packaged_config().glob("blocks/*.yaml"), *packaged_config().glob("chambers/*.yaml")]
+    for source in [*sources, packaged_config() / "sessions/example.yaml"]:
+        path = tmp_path / source.name
+        path.write_text(source.read_text())
+        edit_yaml(path, {})
+        assert path.read_text().split() == source.read_text().split()
+
+
 def test_edit_deletes(tmp_path):
     path = tmp_path / "s.yaml"
     path.write_text(SOURCE)

@@ -443,18 +443,12 @@ def edit_yaml(path: Path | str, changes: Mapping) -> None:
     """
     import io
 
-    from ruamel.yaml import YAML
-
     path = Path(path)
     read_yaml(path)  # the same refusals as everywhere, with lines
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
     source = path.read_text(encoding="utf-8-sig")
-    yaml.indent(mapping=2, sequence=4, offset=2) if _indented_lists(source) else None
-    yaml.representer.add_representer(
-        float, lambda rep, value: rep.represent_scalar("tag:yaml.org,2002:float", plain_float(value))
-    )
+    yaml = _editor()
+    if re.search(r":[ \t]*(?:#.*)?\n[ ]+- ", source):  # lists are indented below their key
+        yaml.indent(mapping=2, sequence=4, offset=2)
     data = yaml.load(source)
     for key, value in changes.items():
         parts = tuple(key.split(".")) if isinstance(key, str) else tuple(key)
@@ -465,9 +459,25 @@ def edit_yaml(path: Path | str, changes: Mapping) -> None:
     _replace(path, out.getvalue())
 
 
-def _indented_lists(text: str) -> bool:
-    """Whether block lists are indented below their key."""
-    return re.search(r":[ \t]*(?:#.*)?\n[ ]+- ", text) is not None
+def _editor():
+    """ruamel's round trip, with null and floats written so that all readers agree."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.representer import RoundTripRepresenter
+
+    class Representer(RoundTripRepresenter):
+        pass
+
+    Representer.add_representer(
+        float, lambda rep, value: rep.represent_scalar("tag:yaml.org,2002:float", plain_float(value))
+    )
+    Representer.add_representer(
+        type(None), lambda rep, value: rep.represent_scalar("tag:yaml.org,2002:null", "null")
+    )
+    yaml = YAML()
+    yaml.Representer = Representer
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    return yaml
 
 
 def _set(data, parts: tuple, value: object, file: Path) -> None:
