@@ -368,7 +368,7 @@ class Plan:
         }
 
     def limits_of(self, name: str) -> dict:
-        """Effective limits of a test, by name; those of single columns under ``columns``."""
+        """Effective limits of a test: of the test as a whole, of single columns where they differ, of house-keeping."""
         planned = self.tests[name]
         columns = self.columns(name)
         common = {
@@ -388,10 +388,17 @@ class Plan:
                 key: limit.as_dict() for key, limit in own.items() if limit != whole.get(key)
             }
         return {
-            "performance": {key: limit.as_dict() for key, limit in whole.items()},
-            "columns": {number: own for number, own in by_column.items() if own},
-            "hk": {key: limit.as_dict() for key, limit in self.hk_limits(name).items()},
+            "limits": {key: limit.as_dict() for key, limit in whole.items()},
+            "column_limits": {number: own for number, own in by_column.items() if own},
+            "hk_limits": {key: limit.as_dict() for key, limit in self.hk_limits(name).items()},
         }
+
+    def gain_numbers(self, name: str) -> dict | None:
+        """Gains written as numbers in a YAML file, by CCD and quadrant; None where a product file holds them."""
+        value = self.session.product_paths(name, self.block).get("gain")
+        if not isinstance(value, dict) or not all(isinstance(value.get(ccd), dict) for ccd in CCDS):
+            return None
+        return {str(ccd): value[ccd] for ccd in CCDS}
 
     def hk_limits(self, name: str) -> dict:
         """House-keeping limits of a test that are checked in tests, by key."""
@@ -425,8 +432,11 @@ class Plan:
             "asked": list(planned.asked),
             "options": {s: self.options(name, s) for s in dict.fromkeys((*planned.subtasks, "prep"))},
             "excluded": self.exclusions(name),
-            "limits": self.limits_of(name),
-            "limits_identity": self.limits.identity(),
+            **self.limits_of(name),
+            **{f"limits_{key}": value for key, value in self.limits.identity().items()},
+            "gains": self.gain_numbers(name),
+            "hk_calibration": {key: line.model_dump() for key, line in self.block.hk_calibration.items()},
+            "detector": self.detector.as_dict(),
             "structure": {k: v for k, v in self.structure(name).items() if k != "commanded"},
         }
 

@@ -6,9 +6,10 @@ or with sub-commands).
 
 from __future__ import annotations
 
+import difflib
+import importlib
 import sys
-
-import click
+from importlib.util import find_spec
 
 #: Command names in the order of a campaign, with the line shown by ``calcamp --help``.
 COMMANDS = {
@@ -40,67 +41,52 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
-    """Commands are imported when they are called, so ``calcamp --help`` stays quick."""
+HELP = """Usage: calcamp COMMAND [OPTIONS]
 
-    def _available(self):
-        from importlib.util import find_spec
+  Calibration of CCD blocks: from acquisition scripts to signed reports.
 
-        return [name for name in COMMANDS if find_spec(f"calcamp.cli.{name.replace('-', '_')}")]
+  Example:  calcamp validate config/sessions/D11.yaml
+            snakemake -n --configfile config/sessions/D11.yaml
 
-    def list_commands(self, ctx):
-        return self._available()
+  Every command has --help with an example.
 
-    def get_command(self, ctx, name):
-        import importlib
-
-        if name not in COMMANDS or name not in self._available():
-            return None
-        import typer
-
-        module = importlib.import_module(f"calcamp.cli.{name.replace('-', '_')}")
-        command = typer.main.get_command(module.app)
-        command.name = name
-        return command
-
-    def resolve_command(self, ctx, args):
-        import difflib
-
-        name = args[0] if args else ""
-        if self.get_command(ctx, name) is None and not name.startswith("-"):
-            close = difflib.get_close_matches(name, self._available(), n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            ctx.fail(f"There is no command {name!r}.{hint} See 'calcamp --help'.")
-        return super().resolve_command(ctx, args)
-
-    def format_commands(self, ctx, formatter):
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name]) for name in self._available()])
+Commands:
+"""
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="calcamp", message="%(prog)s %(version)s")
-def cli():
-    """Calibration of CCD blocks: from acquisition scripts to signed reports.
+def available() -> list[str]:
+    """Commands of this version, in the order of a campaign."""
+    return [name for name in COMMANDS if find_spec(f"calcamp.cli.{name.replace('-', '_')}")]
 
-    \b
-    Example:  calcamp validate config/sessions/D11.yaml
-              snakemake -n --configfile config/sessions/D11.yaml
-    """
+
+def call(name: str, arguments: list[str]) -> None:
+    """Run one command; it is imported only now, so ``calcamp --help`` stays quick."""
+    import typer
+
+    module = importlib.import_module(f"calcamp.cli.{name.replace('-', '_')}")
+    # The command handles its own usage errors (exit 2) and exits; only other exceptions come back here.
+    typer.main.get_command(module.app).main(args=arguments, prog_name=f"calcamp {name}")
 
 
 def main() -> None:
     """Entry point. Bad input ends with exit 2 and a message, never a traceback."""
-    try:
-        cli(standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.Abort:
-        print("stopped", file=sys.stderr)
-        sys.exit(1)
-    except click.ClickException as error:
-        error.show()
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP + "\n".join(f"  {name:14s} {COMMANDS[name]}" for name in available()))
+        sys.exit(0)
+    if arguments[0] == "--version":
+        from calcamp import __version__
+
+        print(f"calcamp {__version__}")
+        sys.exit(0)
+    name = arguments[0]
+    if name not in available():
+        close = difflib.get_close_matches(name, available(), n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        print(f"calcamp: there is no command {name!r}.{hint} See 'calcamp --help'.", file=sys.stderr)
         sys.exit(2)
+    try:
+        call(name, arguments[1:])
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

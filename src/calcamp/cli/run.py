@@ -31,9 +31,9 @@ def run(
     Example:  calcamp run config/sessions/D11.yaml -c4 --config mode=wait
     """
     from calcamp.campaign import plan
+    from calcamp.data.alive import is_dead, is_running
     from calcamp.data.files import read_json
     from calcamp.paths import workflow_root
-    from calcamp.data.alive import is_dead, is_running
 
     planned = plan.load([session], {})
     state_path = planned.results.root / "config" / "run.json"

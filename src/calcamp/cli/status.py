@@ -14,8 +14,8 @@ app = typer.Typer(add_completion=False)
 
 def collect(planned) -> dict:
     """State of every test of a plan, from the files on disk."""
-    from calcamp.data.files import read_json
     from calcamp.data.alive import is_dead, is_running
+    from calcamp.data.files import read_json
 
     run_path = planned.results.root / "config" / "run.json"
     state = read_json(run_path) if run_path.is_file() else {}
@@ -32,11 +32,7 @@ def collect(planned) -> dict:
             "acquired": "-",
             "obsids": None,
             "subtasks": [sum(r["status"] == "done" for r in done), len(records)],
-            "crashed": [
-                f"{r['subtask']}{f' CCD{r["ccd"]}' if r.get('ccd') else ''}"
-                for r in done
-                if r["status"] == "crashed"
-            ],
+            "crashed": [_name(record) for record in done if record["status"] == "crashed"],
             "verdict": None,
             "flags": [],
             "report": None,
@@ -62,6 +58,10 @@ def collect(planned) -> dict:
         "started": state.get("started"),
         "tests": tests,
     }
+
+
+def _name(record: dict) -> str:
+    return record["subtask"] + (f" CCD{record['ccd']}" if record.get("ccd") else "")
 
 
 def _waiting(planned, name: str) -> dict:
