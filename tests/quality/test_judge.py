@@ -392,3 +392,49 @@ def test_many_frames_are_judged_in_a_moment(bias):
     start = time.perf_counter()
     bias.judge()
     assert time.perf_counter() - start < 2.0
+
+
+def saturation_cells(verdict):
+    return {
+        (c["check"], c["column"]): c
+        for c in verdict["compliance"]
+        if c["check"] in ("saturation", "nonsaturation") and (c["ccd"], c["quadrant"]) == (1, "E")
+    }
+
+
+def test_limits_that_differ_between_columns(bias):
+    """As in PERSIST01: one column must saturate, the others must not."""
+    for row in bias.tables["frames"]:
+        row["column"] = 1 if row["frame"] <= 5 else 2
+        row["saturated_fraction"] = 0.0 if row["column"] == 1 else 0.15
+    bias.judging["structure"] = {"columns": [{}, {}]}
+    whole = bias.judging["limits"]["saturation"]
+    wanted = {
+        **whole,
+        "name": "nonsaturation",
+        "low": 0.002,
+        "high": 0.2,
+        "flags": ["POORQUALDATA", "NONSATURATION"],
+    }
+    assert names(bias.judge())[0] == "SATURATION"
+    bias.judging["column_limits"] = {"2": {"saturation": None, "nonsaturation": wanted}}
+    verdict = bias.judge()
+    assert verdict["verdict"] == "pass"
+    cells = saturation_cells(verdict)
+    assert sorted(cells) == [("nonsaturation", 2), ("saturation", 1)]
+    assert cells["nonsaturation", 2]["low"] == 0.002
+    bias.judging["column_limits"]["2"]["nonsaturation"]["low"] = 0.16
+    assert names(bias.judge())[0] == "NONSATURATION"
+
+
+def test_expected_offsets_by_channel(bias):
+    bias.judging["offsets"] = {
+        f"{c}{q}": v for c, quads in bias.judging["offsets"].items() for q, v in quads.items()
+    }
+    assert bias.judge()["verdict"] == "pass"
+
+
+def test_without_expected_offsets_there_is_nothing_to_compare_with(bias):
+    bias.judging["offsets"] = {}
+    cells = [c for c in bias.judge()["compliance"] if c["check"] == "offset"]
+    assert {(c["ok"], c["reason"]) for c in cells} == {(None, "nothing to compare with")}

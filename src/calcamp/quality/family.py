@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 
 from calcamp.detector.geometry import CCDS, QUADRANTS
@@ -45,6 +45,19 @@ class Case:
     limits: dict[str, Limit]
     hk_limits: dict[str, HkLimit]
     references: dict[str, Callable] = field(default_factory=dict)
+    column_limits: dict[int, dict[str, Limit | None]] = field(default_factory=dict)
+
+    def limit(self, name: str) -> Limit | None:
+        """The limit of the test as a whole; one that holds in some columns only says which."""
+        whole = self.limits.get(name)
+        if whole is not None:
+            return whole
+        own = {column: limits[name] for column, limits in self.column_limits.items() if limits.get(name)}
+        return replace(next(iter(own.values())), columns=tuple(sorted(own))) if own else None
+
+    def limit_of(self, limit: Limit, row: Mapping) -> Limit | None:
+        """The limit that holds for a row: that of its column where it differs; None is not judged."""
+        return self.column_limits.get(row.get("column"), {}).get(limit.name, limit)
 
     @cached_property
     def exposures(self) -> list[dict]:
@@ -94,6 +107,8 @@ class Case:
     def offset(self, ccd, quadrant) -> float | None:
         """Expected offset of the block, ADU."""
         offsets = self.judging.get("offsets") or {}
+        if f"{ccd}{quadrant}" in offsets:
+            return number(offsets[f"{ccd}{quadrant}"])
         of_ccd = offsets.get(str(ccd)) or offsets.get(ccd) or {}
         return number(of_ccd.get(quadrant))
 
@@ -192,20 +207,23 @@ class Check:
 
     def run(self, case: Case) -> tuple[list[Cell], list[Flag]]:
         """Cells and flags; none when the limit does not hold for this test."""
-        limit = case.limits.get(self.limit)
+        limit = case.limit(self.limit)
         if limit is None:
             return [], []
-        table = self.table or limit.table
-        rows = self.rows(case, limit) if self.rows else case.rows(table)
-        rows = [row for row in rows if _concerns(limit, row)]
+        rows = self.rows(case, limit) if self.rows else case.rows(self.table or limit.table)
+        judged = [row for row in rows if _concerns(limit, row) and _concerns(case.limit_of(limit, row), row)]
+
+        def bounds(row):
+            own = case.limit_of(limit, row)
+            return own.bounds(None if own.mode == "absolute" else case.reference(own, row))
+
         by = self.by or limit.cell
-        need = limit.mode != "absolute"
         cells = judge_cells(
             self.name or self.limit,
-            rows,
+            judged,
             self.value or limit.value,
             by,
-            lambda row: limit.bounds(case.reference(limit, row) if need else None),
+            bounds,
             expected=_expected(case, limit, by),
             unit=limit.unit if limit.mode == "absolute" or limit.unit != "1" else "",
             limit=limit.name,
@@ -213,7 +231,9 @@ class Check:
         return cells, flags_of(cells, limit.flags if self.flags is None else self.flags)
 
 
-def _concerns(limit: Limit, row: Mapping) -> bool:
+def _concerns(limit: Limit | None, row: Mapping) -> bool:
+    if limit is None:
+        return False
     if limit.regions is not None and row.get("region") is not None and row["region"] not in limit.regions:
         return False
     return limit.columns is None or row.get("column") is None or row["column"] in limit.columns
@@ -225,7 +245,7 @@ def _expected(case: Case, limit: Limit, by: Sequence[str]) -> list[dict]:
         "ccd": CCDS,
         "quadrant": QUADRANTS,
         "region": limit.regions,
-        "column": limit.columns or case.columns,
+        "column": [c for c in limit.columns or case.columns if case.limit_of(limit, {"column": c})],
     }
     cells: list[dict] = [{}]
     for key in by:

@@ -37,8 +37,8 @@ def judge(
     ----------
     judging
         What the plan says of the test (`calcamp.campaign.plan`): test, name, family, session, block,
-        chamber, elvis, serials, offsets {ccd: {quadrant: ADU}}, subtasks, options, excluded, limits,
-        hk_limits, limits_name, limits_version, limits_checksum; optional: warm, gains, hk_calibration,
+        chamber, elvis, serials, offsets ({"1E": ADU} or {1: {"E": ADU}}), subtasks, options, excluded,
+        limits, column_limits ({column: limits that differ there}), hk_limits, limits_name, limits_version, limits_checksum; optional: warm, gains, hk_calibration,
         detector, structure.
     manifest
         manifest.json.
@@ -66,6 +66,7 @@ def judge(
         products=list(products),
         limits=read_limits(judging.get("limits") or {} if limits is None else limits),
         hk_limits=read_hk_limits(judging.get("hk_limits") or {} if hk_limits is None else hk_limits),
+        column_limits=_column_limits(judging.get("column_limits") or {}),
         references={**REFERENCES, **(rules.references if rules else {})},
     )
     cells, flags = measured(case, rules)
@@ -90,13 +91,23 @@ def measured(case: Case, rules: FamilyRules | None) -> tuple[list[Cell], list[Fl
     checks = {check.name or check.limit: check for check in COMMON_CHECKS}
     checks.update({check.name or check.limit: check for check in (rules.checks if rules else ())})
     covered = {check.limit for check in checks.values()}
-    checks.update({name: Check(name) for name in case.limits if name not in covered})
+    held = {name: None for limits in (case.limits, *case.column_limits.values()) for name in limits}
+    checks.update({name: Check(name) for name in held if name not in covered})
     cells, flags = [], []
     for check in checks.values():
         some, raised = check.run(case)
         cells += some
         flags += raised
     return cells, flags
+
+
+def _column_limits(resolved: Mapping) -> dict[int, dict]:
+    """Limits of single columns where they differ from the test's; None is not judged there."""
+    out = {}
+    for column, limits in resolved.items():
+        given = read_limits({name: item for name, item in limits.items() if item is not None})
+        out[int(column)] = {name: given.get(name) for name in limits}
+    return out
 
 
 def house_keeping(case: Case) -> tuple[list[Cell], list[Flag]]:
