@@ -281,12 +281,12 @@ class _CountTable:
             return ranks[2], 0.5 * (ranks[3] - ranks[1])
         for tail in (0.02, 1e-3, 0.0):
             edges, z, weight = self._probits(ranks[0], ranks[4], tail)
-            if len(z) >= 2:
+            if len(z) >= 2 and z[-1] - z[0] > 1e-3:
                 w = weight / weight.sum()
                 mean_z, mean_e = float(w @ z), float(w @ edges)
                 slope = float(w @ ((z - mean_z) * (edges - mean_e))) / float(w @ (z - mean_z) ** 2)
                 return mean_e - slope * mean_z, max(slope, 1e-3)
-        return ranks[2], 0.15
+        return ranks[2], max(0.15, 0.5 * (ranks[3] - ranks[1]))
 
     def _probits(self, low: float, high: float, tail: float):
         """Upper edges of values, their normal quantiles and the weights of a straight line through them."""
@@ -800,8 +800,9 @@ def fit_linear(
         return _failed(count, finite, f"{int(finite.sum())} points for {count} parameters")
     norm = np.sqrt(np.mean(np.square(design[finite]), axis=0))
     norm = np.where(norm > 0, norm, 1.0)
-    matrix = design / norm / error[:, None]
-    target = y / error
+    safe = np.where(finite, error, 1.0)
+    matrix = np.where(finite[:, None], design, 0.0) / norm / safe[:, None]
+    target = np.where(finite, y, 0.0) / safe
     used = finite.copy()
     if sigma is not None and finite.sum() > count + 2:
         used = _reject(matrix, target, finite, sigma, given, iterations)
@@ -937,8 +938,8 @@ def _feldman_cousins(confidence: float) -> tuple[np.ndarray, np.ndarray, np.ndar
     low, high = [], []
     for mu in truth.tolist():
         # For x < 0 the best allowed truth is 0, hence the ratio exp(x mu - mu²/2); equal ratio fixes x2.
-        a, b = -12.0, 0.0
-        for _ in range(60):
+        a, b = -10.0 - 20.0 / mu, 0.0  # small truths accept almost every negative value
+        for _ in range(80):
             x1 = 0.5 * (a + b)
             x2 = mu + math.sqrt(mu * mu - 2.0 * x1 * mu)
             if _cdf(x2 - mu) - _cdf(x1 - mu) > confidence:
