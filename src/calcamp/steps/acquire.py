@@ -71,7 +71,7 @@ def manifest_of(gate: dict, look: Look, token: str, status: str, reason: str) ->
         "obsids": [min(obsids), max(obsids)] if obsids else None,
         "look": token,
         "rows_logged": look.rows_logged,
-        "declared": sum(1 for _ in look.alignment.missing) + len(exposures),
+        "declared": look.alignment.declared,
         "exposures": exposures,
         "missing": look.alignment.missing,
         "unexpected": look.alignment.unexpected,
@@ -94,7 +94,7 @@ def wait(gate: dict, declared: dict) -> tuple[Look, str, str]:
         if now_state != state:
             state, grown = now_state, time.monotonic()
         quiet = time.monotonic() - grown
-        total = len(look.alignment.missing) + len(look.assigned)
+        total = look.alignment.declared
         if look.alignment.complete and quiet >= settle and not files_missing(look) and settled(look, settle):
             return look, "complete", ""
         if Path(gate["stop_file"]).exists():
