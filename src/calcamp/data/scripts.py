@@ -210,6 +210,8 @@ def read_script(path: Path) -> list[ScriptColumn]:
     """
     book = open_workbook(path, data_only=False)
     try:
+        if not book.worksheets:
+            raise InputError("holds no sheet", file=path, remedy="Write it again.")
         sheet = book.worksheets[0]
         if sheet.max_row > 10_000 or sheet.max_column > 2_000:
             raise InputError("is far larger than a script", file=path)
