@@ -90,8 +90,10 @@ def settled(look: Look, settle_s: float) -> bool:
 
 
 def incomplete_reason(look: Look) -> str:
+    """What is missing, in words."""
     if not look.assigned:
         return "no exposures of the test in the EXP-LOG"
-    return (
-        f"{len(look.alignment.missing)} of {len(look.alignment.missing) + len(look.assigned)} frames missing"
-    )
+    absent = look.alignment.declared - len(look.assigned)
+    partly = sum(1 for item in look.alignment.missing if "ccds" in item)
+    parts = [f"{absent} of {look.alignment.declared} frames missing"] if absent else []
+    return "; ".join(parts + ([f"{partly} frames without all CCDs"] if partly else []))

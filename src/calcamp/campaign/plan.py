@@ -289,7 +289,7 @@ class Plan:
 
     def equipment(self) -> dict[str, str]:
         """Serials as the EXP-LOG should show them."""
-        return {key: value for key, value in self.block.equipment.items() if key != "operator"}
+        return {f"sn_{key}": value for key, value in self.block.known_serials().items()}
 
     def exclusions(self, name: str, ccd: int | None = None) -> list[dict]:
         """Frames left out by hand: [{obsid, ccd, quadrant, cause}], those of `ccd` when given."""
@@ -384,8 +384,10 @@ class Plan:
         by_column = {}
         for number, mode in enumerate(modes, 1):
             own = self.limits.resolve(planned.test.name, rdmode=mode, column=number, **common)
+            # None says that a limit of the test does not hold in this column.
             by_column[str(number)] = {
-                key: limit.as_dict() for key, limit in own.items() if limit != whole.get(key)
+                **{key: limit.as_dict() for key, limit in own.items() if limit != whole.get(key)},
+                **{key: None for key in whole if key not in own},
             }
         return {
             "limits": {key: limit.as_dict() for key, limit in whole.items()},
