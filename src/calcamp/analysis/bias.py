@@ -18,6 +18,7 @@ from itertools import pairwise
 import numpy as np
 
 from calcamp.analysis.background import Surface, box_means, fit_surface
+from calcamp.analysis.spectrum import Spectrum, read_out_spectrum
 from calcamp.analysis.statistics import (
     NAN,
     ROUNDING,
@@ -345,6 +346,8 @@ class BiasStream:
         Clip.
     bad : (rows, columns) bool, optional
         Pixels left out of everything.
+    keep : int
+        So many of the first frames stay in memory, for `spectrum`.
     """
 
     def __init__(
@@ -354,6 +357,7 @@ class BiasStream:
         vend: int | None = None,
         sigma: float = 5.0,
         bad: np.ndarray | None = None,
+        keep: int = 0,
     ):
         self.detector, self.sigma, self.bad = detector, sigma, bad
         self.regions = {name: detector.region(name, vstart, vend) for name in REGIONS}
@@ -365,6 +369,8 @@ class BiasStream:
         self.sums = PatternSums((self.rows.stop - self.rows.start, detector.columns))
         self.area: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in REGIONS}
         self._previous: np.ndarray | None = None
+        self._keep = keep
+        self._kept: list[tuple[np.ndarray, float]] = []
 
     # ---- adding ----
     def add(self, raw: np.ndarray) -> FrameOffset:
@@ -386,6 +392,8 @@ class BiasStream:
             if part.size:
                 rows, columns = part.shape
                 self.area[name].append((row_sums(part) / columns, column_sums(part) / rows))
+        if len(self._kept) < self._keep:
+            self._kept.append((whole[self.rows], moments["pre"].mean))
         frame = self._frame(values, moments)
         self.frames.append(frame)
         return frame
@@ -484,6 +492,12 @@ class BiasStream:
     def mean_frame(self) -> np.ndarray:
         """Mean of the rows read, minus the prescan level of each frame, float32, NaN at outliers."""
         return self.sums.mean()
+
+    def spectrum(self, pixel_time: float, line_time: float) -> Spectrum:
+        """Spectrum of the read-out stream, from the frames kept, minus the mean frame."""
+        mean = self.mean_frame()
+        residuals = (raw - np.float32(level) - mean for raw, level in self._kept)
+        return read_out_spectrum(residuals, self.sums.frames, pixel_time, line_time)
 
     def surface(self, degree: int = 3, boxes: int = 32) -> Surface:
         """Low-order surface of the image area of the mean frame, relative to the prescan."""

@@ -47,6 +47,14 @@ class Spectrum:
     residuals: int
 
 
+def line_time(toi_ro: float, columns: int, pixel_time: float, extra: int = 9) -> float:
+    """Seconds from line to line: four clock steps of `toi_ro` us, then the pixels.
+
+    The electronics clock 29 overscan pixels and store 20, hence `extra` (duration model of the scripts).
+    """
+    return 4e-6 * toi_ro + pixel_time * (columns + extra)
+
+
 def read_out_spectrum(
     residuals: Iterable[np.ndarray],
     frames: int,

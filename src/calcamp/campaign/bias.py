@@ -20,6 +20,7 @@ class BasicOptions(Options):
     clip_sigma: float = 5.0
     model_degree: int = 3  # of the 2-D offset model
     spectrum: bool = True
+    spectrum_frames: int = 1  # frames whose read-out stream is analysed: more finds weaker interference
 
 
 class MetaOptions(Options):

@@ -9,7 +9,10 @@ class MetaOptions(Options):
     """Master dark, dark current and hot pixels."""
 
     cosmic_sigma: float = 5.0
+    cosmic_grow: int = 1  # pixels by which hits are grown
     hot_sigma: float = 5.0
+    column_sigma: float = 7.0  # significance of a hot or dead column
+    background_box: int = 64  # px, of the background that hot pixels stand above
     hot_rate_e_s: float = 0.05  # e-/s, a hot pixel must exceed both
     reference_temperature_K: float = 153.0
     activation_eV: float = 0.65
