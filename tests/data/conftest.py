@@ -49,4 +49,5 @@ def row():
         "date": "120319D071040T",
         "test": "BIAS01",
         "IPHI": "I1I2I3",
+        "BUNIT": "ADU",
     }

@@ -226,7 +226,6 @@ def _image_hdu(hdus: list[HDU], detector: Detector | None) -> HDU:
     """The frame: the last extension, after checking type, scaling and shape."""
     hdu = hdus[-1]
     if hdu.is_compressed_image:
-        _check_compressed(hdu)
         kind, shape = hdu.header.get("ZBITPIX"), (hdu.header.get("ZNAXIS2"), hdu.header.get("ZNAXIS1"))
         dimensions = hdu.header.get("ZNAXIS")
     elif hdu.is_image:
@@ -240,8 +239,12 @@ def _image_hdu(hdus: list[HDU], detector: Detector | None) -> HDU:
         wanted = f"{expected[1]} x {expected[0]}" if expected else "two axes"
         found = " x ".join(str(length) for length in reversed(shape))
         raise RawError("shape", f"the image has {found} pixels, the detector {wanted}")
-    if not expected and not 0 < shape[0] * shape[1] <= _pixels_of(None):
+    if not all(isinstance(n, int) and n > 0 for n in shape) or (
+        not expected and shape[0] * shape[1] > _pixels_of(None)
+    ):
         raise RawError("shape", f"{shape[1]} x {shape[0]} pixels are not one frame")
+    if hdu.is_compressed_image:
+        _check_compressed(hdu)
     if kind != 16 or hdu.header.get("BZERO", 0) != 32768 or hdu.header.get("BSCALE", 1) != 1:
         raise RawError("unreadable", "the image is not unsigned 16 bit (BITPIX 16, BZERO 32768, BSCALE 1)")
     return hdu

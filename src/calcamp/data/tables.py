@@ -70,6 +70,8 @@ def write_table(
     stray = [name for name in (*units, *descriptions) if name not in columns]
     if stray:
         raise ValueError(f"units or descriptions of columns that are not there: {', '.join(stray)}")
+    if not all(isinstance(name, str) and name.isprintable() and name.strip() for name in columns):
+        raise ValueError(f"a column has no printable name: {list(columns)!r}")
     lists = {name: _as_list(values) for name, values in columns.items()}
     lengths = {name: len(values) for name, (values, _) in lists.items()}
     if len(set(lengths.values())) > 1:
@@ -327,6 +329,7 @@ def join_tables(paths: Iterable[Path | str], out: Path | str) -> Path:
         raise InputError("no tables to join", file=out)
     read = [table_columns(path) for path in paths]
     kinds: dict[str, str] = {}
+    filled: dict[str, bool] = {}  # a column without any value takes the type of another table's
     units: dict[str, str] = {}
     descriptions: dict[str, str] = {}
     for path, (columns, header) in zip(paths, read, strict=True):
@@ -336,7 +339,11 @@ def join_tables(paths: Iterable[Path | str], out: Path | str) -> Path:
                 raise InputError(
                     f"column {name} has the unit {unit or 'none'}", file=path, expected=units[name] or "none"
                 )
-            kinds[name] = _common(kinds.get(name, kind), kind, columns[name], name, path)
+            if name not in kinds or not filled[name]:
+                kinds[name] = kind if name not in kinds or _has_values(columns[name]) else kinds[name]
+            elif _has_values(columns[name]):
+                kinds[name] = _common(kinds[name], kind, name, path)
+            filled[name] = filled.get(name, False) or _has_values(columns[name])
             units[name] = unit
             descriptions.setdefault(name, header["descriptions"].get(name, ""))
     joined: dict[str, list] = {name: [] for name in kinds}
@@ -353,9 +360,13 @@ def join_tables(paths: Iterable[Path | str], out: Path | str) -> Path:
     )
 
 
-def _common(first: str, second: str, values: list, name: str, path: Path) -> str:
-    """Type that holds both; an empty column takes the other's."""
-    if first == second or not any(value is not None and value != "" for value in values):
+def _has_values(column: list) -> bool:
+    return any(value is not None and value != "" for value in column)
+
+
+def _common(first: str, second: str, name: str, path: Path) -> str:
+    """Type that holds both."""
+    if first == second:
         return first
     if first in _INTEGERS | _FLOATS and second in _INTEGERS | _FLOATS:
         return "float64" if {first, second} & _FLOATS else "int64"
