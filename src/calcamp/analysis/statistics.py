@@ -883,7 +883,7 @@ def _least_absolute(matrix: np.ndarray, target: np.ndarray, iterations: int = 20
     if not np.all(np.abs(np.diag(triangle)) > 1e-11 * np.abs(triangle[0, 0])):
         return np.linalg.lstsq(matrix, target, rcond=None)[0]
     rotated = basis.T @ target
-    scale = max(float(np.abs(target).max()), 1e-300)
+    scale = float(np.abs(target).max()) or 1.0
     for _ in range(iterations):
         residuals = np.abs(target - basis @ rotated)
         middle = float(np.partition(residuals, len(residuals) // 2)[len(residuals) // 2])
