@@ -165,10 +165,10 @@ def _table_bytes(name: str, columns: Mapping[str, Sequence], units: Mapping[str,
     from calcamp.data.tables import unit_text
 
     table = Table({key: np.asarray(values) for key, values in columns.items()})
-    for key, unit in units.items():
-        table[key].unit = unit_text(unit)
     hdu = fits.BinTableHDU(table, name=name)
-    hdu.add_checksum()
+    for number, key in enumerate(table.colnames, start=1):
+        if units.get(key):  # as text: FITS has no name for electrons, every reader has one for the text
+            hdu.header[f"TUNIT{number}"] = unit_text(units[key])
     whole = io.BytesIO()
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(whole, checksum=True)
     return whole.getvalue()[blocks.BLOCK :]
@@ -290,6 +290,12 @@ class _Reader:
         header, shape = hdu.header, hdu.axes[::-1]
         if hdu.data_size > 8 * MAX_PIXELS or header.get("PCOUNT", 0) or header.get("GCOUNT", 1) != 1:
             raise InputError(f"image {hdu.name} is not an image of a CCD", file=self.path)
+        if not all(isinstance(header.get(key, 0), int | float) for key in ("BSCALE", "BZERO")):
+            raise InputError(
+                f"image {hdu.name} has no valid scaling",
+                file=self.path,
+                expected="numbers in BSCALE and BZERO",
+            )
         stored = np.dtype(_TYPES[header["BITPIX"]])
         unsigned = self._unsigned(header)
         out = np.empty(hdu.data_size // stored.itemsize, unsigned or stored)
