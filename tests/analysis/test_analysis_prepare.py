@@ -83,6 +83,16 @@ def test_frames_without_flags_share_one_plane(rng, mini):
     assert own.data["E"] is first.data["E"]
 
 
+def test_memory_of_an_earlier_frame_is_used_again(rng, mini):
+    first = p.prepare(raw_frame(rng, mini), mini)
+    raw = raw_frame(rng, mini)
+    fresh, again = p.prepare(raw, mini), p.prepare(raw, mini, out=first.frame)
+    assert again.frame is first.frame
+    assert np.array_equal(again.frame, fresh.frame)
+    with pytest.raises(p.PrepareError, match="out is"):
+        p.prepare(raw, mini, out=np.zeros((3, 3), np.float32))
+
+
 def test_row_without_offset_is_flagged(rng, mini):
     raw = raw_frame(rng, mini)
     quadrant_view(raw, "G", mini)[77, :51] = 65535
