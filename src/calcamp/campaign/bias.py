@@ -20,6 +20,9 @@ class BasicOptions(Options):
     clip_sigma: float = 5.0
     model_degree: int = 3  # of the 2-D offset model
     spectrum: bool = True
+    line_extra_px: int = (
+        0  # pixels clocked and not stored at the end of a line, for the times of the spectrum
+    )
     spectrum_frames: int = 1  # frames whose read-out stream is analysed: more finds weaker interference
 
 
@@ -43,7 +46,7 @@ def _columns(name: str, rdmode: str):
     return lambda chamber: [Column(10, keys)]
 
 
-_PREP = prep(offset="smooth", scan="pre")
+_PREP = prep(offset="smooth", scan="pre", use_bias=False, use_flat=False)
 _NEEDS = (Need("mask"), Need("dq"), Need("gain"))
 _SUBTASKS = (
     HK,

@@ -33,7 +33,7 @@ FAMILY = Family(
             subtasks=(
                 HK,
                 CHECK,
-                prep(offset="row", scan="pre"),
+                prep(offset="smooth", scan="pre", use_flat=False),
                 Subtask(
                     "meta",
                     after=("check",),

@@ -228,14 +228,14 @@ class Plan:
     def products(self, name: str, subtask: str, ccd: int | None) -> dict:
         """Calibration products named for a test: kind -> {path, sha256} of this CCD."""
         planned = self.tests[name]
-        needs = {
-            need.kind: need
-            for s in (planned.test.subtask(subtask), *_prep_of(planned.test))
-            for need in s.needs
-        }
+        prep = self.options(name, "prep")
+        needs = {need.kind for s in (planned.test.subtask(subtask), *_prep_of(planned.test)) for need in s.needs}
+        # A product whose use is switched off is no input: another one of it re-runs nothing.
+        switches = {"mask": "use_mask", "dq": "use_mask", "bias": "use_bias", "flat": "use_flat"}
+        needs -= {kind for kind, switch in switches.items() if not prep.get(switch, True)}
         named = self.session.product_paths(name, self.block)
         found = {}
-        for kind in needs:
+        for kind in sorted(needs):
             value = pick_product(named.get(kind), ccd=ccd, wavelength=planned.test.wavelength)
             if isinstance(value, str):
                 found[kind] = {"path": value, "sha256": self._checksum(value)}
@@ -271,7 +271,7 @@ class Plan:
             "chamber": self.chamber.chamber,
             "serial": self.serial(ccd),
             "options": self.options(name, subtask),
-            "prep_options": self.options(name, "prep"),
+            "prep_options": self.options(name, "prep") if declared.name not in ALWAYS else {},
             "products": self.products(name, subtask, ccd) if declared.needs else {},
             "after": list(declared.after),
         }

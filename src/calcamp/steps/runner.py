@@ -261,22 +261,22 @@ class Context:
 
         `images` is a list of (EXTNAME, array in stored orientation, unit, extra header cards).
         """
-        from calcamp import __version__
         from calcamp.data.fitsfile import write_product
+        from calcamp.data.products import provenance
 
-        cards = {
-            "BLOCKID": self.block,
-            "CHAMBER": self.job.get("chamber", ""),
-            "TEST": self.test,
-            "SUBTASK": self.subtask,
-            "CCD": f"CCD{self.ccd}",
-            "CCD_SN": self.serial,
-            "OBSFIRST": self.exposures[0].obsid if self.exposures else -1,
-            "OBSLAST": self.exposures[-1].obsid if self.exposures else -1,
-            "CALCAMP": __version__,
-            "OFFSET": f"{self.prep_options.get('offset', '')} {self.prep_options.get('scan', '')}".strip(),
-            **(header or {}),
-        }
+        prep = self.prep_options
+        cards = provenance(
+            session=self.job.get("session", ""),
+            block=self.block,
+            chamber=self.job.get("chamber", ""),
+            test=self.test,
+            obsids=[e.obsid for e in self.exposures],
+            ccd=self.ccd,
+            serial=self.serial,
+            inputs={Path(p["path"]).name: p["sha256"] for p in self.products.values() if "path" in p},
+            subtask=self.subtask,
+            offset=f"{prep.get('offset', '')} {prep.get('scan', '')}".strip(),
+        ) | (header or {})
         folder = self.into / "products"
         folder.mkdir(exist_ok=True)
         write_product(folder / name, cards, images)

@@ -1,0 +1,177 @@
+"""``calcamp products``: calibration products of a block. Using a product is an act, not an accident."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+def _workspace_block(block: str, beside: Path) -> Path:
+    """The workspace's own copy of a block file; made from the package's when there is none yet."""
+    import shutil
+
+    from calcamp.config.lookup import find_file
+    from calcamp.paths import packaged_config
+
+    path = find_file("blocks", block, beside)
+    if packaged_config() in path.parents:
+        own = beside / "config" / "blocks" / path.name
+        own.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, own)
+        path = own
+    return path
+
+
+@app.command("list")
+def list_(
+    block: Annotated[str, typer.Argument(help="block: a name, or a path of its YAML")],
+    as_json: Annotated[bool, typer.Option("--json", help="for a program to read")] = False,
+) -> None:
+    """List the calibration products that a block uses: kind, CCD, serial, test, age.
+
+    Example:  calcamp products list NOSTROMO
+    """
+    from calcamp.config.lookup import load_block
+    from calcamp.data.products import product_info
+
+    found = load_block(block, Path.cwd())
+    rows = []
+    for kind, value in found.product_paths().items():
+        for path in _paths(value):
+            row = {"kind": kind, "path": path, "found": Path(path).is_file()}
+            if row["found"]:
+                info = product_info(kind, path, checksum=False)
+                days = (time.time() - Path(path).stat().st_mtime) / 86400
+                row |= {
+                    "ccd": info.ccd,
+                    "serial": info.serial,
+                    "test": info.test,
+                    "days": round(days, 1),
+                    "offset": info.offset,
+                }
+            rows.append(row)
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    elif not rows:
+        print(f"block {found.block} uses no calibration products; add one with 'calcamp products promote'")
+    else:
+        for row in rows:
+            said = (
+                f"CCD{row.get('ccd') or '-'} {row.get('serial', '')} {row.get('test', '')} {row.get('days', '')} days"
+                if row["found"]
+                else "NOT FOUND"
+            )
+            print(f"{row['kind']:10s} {said:40s} {row['path']}")
+
+
+def _paths(value) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return [p for item in value.values() for p in _paths(item)] if isinstance(value, dict) else []
+
+
+@app.command()
+def promote(
+    test: Annotated[Path, typer.Argument(help="results folder of a test")],
+    kind: Annotated[str, typer.Option(help="kind of product: bias, mask, dq, flat, gain, ...")],
+    block: Annotated[
+        str, typer.Option(help="block: a name, or a path of its YAML; that of the test by default")
+    ] = "",
+    into: Annotated[Path, typer.Option(help="folder of the block's calibration products")] = Path(
+        "calproducts"
+    ),
+    wavelength: Annotated[
+        int | None, typer.Option(help="wavelength [nm], for products that have one")
+    ] = None,
+) -> None:
+    """Make the products of a test those of its block: copied, serial checked, block YAML updated.
+
+    The file that was there before is kept beside it with its date. Sessions use the new product from their
+    next run on; only what depends on it is done again.
+
+    Example:  calcamp products promote results_atCALDATA/D11/BIAS01 --kind bias
+    """
+    import shutil
+    from datetime import datetime
+
+    from calcamp.config.lookup import load_block
+    from calcamp.config.yamlfile import edit_yaml
+    from calcamp.data.files import InputError, read_json, sha256
+    from calcamp.data.products import check_serial, kind_of, product_info
+
+    name = kind_of(kind).name
+    verdict_path = test / "verdict.json"
+    if not verdict_path.is_file():
+        raise InputError(
+            "no verdict.json", file=test, expected="the results folder of a test that was judged"
+        )
+    verdict = read_json(verdict_path)
+    made = [p for p in verdict["products"] if p["kind"] == name]
+    if wavelength is not None:
+        made = [p for p in made if p.get("wavelength") in (None, wavelength)]
+    if not made:
+        kinds = sorted({p["kind"] for p in verdict["products"]})
+        raise InputError(
+            f"{verdict['test']} made no {name} product",
+            file=verdict_path,
+            expected=", ".join(kinds) or "none at all",
+        )
+    block_path = _workspace_block(block or verdict["block"], Path.cwd())
+    used = load_block(str(block_path), Path.cwd())
+    if verdict["status"] == "failed":
+        raise InputError(
+            f"{verdict['test']} has failed sub-tasks", file=verdict_path, remedy="run the session again first"
+        )
+    changes, lines = {}, []
+    # Everything is checked before anything is written.
+    for product in made:
+        path = test / product["file"]
+        info = product_info(name, path)
+        if product.get("sha256") and info.sha256 != product["sha256"]:
+            raise InputError(
+                "the product changed since it was made", file=path, remedy="run the session again"
+            )
+        ccd = info.ccd or product.get("ccd")
+        if ccd:
+            check_serial(info.serial, used.serials[f"ccd{ccd}"], path, name, ccd)
+    folder = (Path.cwd() / into / name).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    for product in made:
+        source = test / product["file"]
+        target = folder / source.name
+        if target.is_file() and sha256(target) != sha256(source):
+            stamp = datetime.fromtimestamp(target.stat().st_mtime).strftime("%Y%m%d_%H%M%S")
+            kept = target.with_name(f"{target.stem}_{stamp}{target.suffix}")
+            target.rename(kept)
+            lines.append(f"kept the former one as {kept.name}")
+        part = target.with_name(f"{target.name}.part")
+        shutil.copy2(source, part)
+        part.replace(target)
+        relative = _relative(target, block_path.parent)
+        key: list = ["products", name]
+        if product.get("wavelength") is not None:
+            key.append(f"nm{product['wavelength']}")
+        if product.get("ccd"):
+            key.append(product["ccd"])
+        changes[tuple(key)] = relative
+        lines.append(f"{name} of CCD{product.get('ccd') or 's'}: {target}")
+    edit_yaml(block_path, changes)
+    print("\n".join(lines))
+    print(f"{block_path}: updated; the next run of a session uses them")
+    if verdict["verdict"] == "fail":
+        flags = ", ".join(sorted({f["name"] for f in verdict["flags"]}))
+        print(f"note: {verdict['test']} did not pass ({flags})", file=sys.stderr)
+
+
+def _relative(target: Path, folder: Path) -> str:
+    """Path as a block file names it: relative to the file."""
+    import os
+
+    return os.path.relpath(target, folder.resolve())
