@@ -134,7 +134,7 @@ def test_known_chambers_are_those_of_the_catalogue():
 
 
 def test_a_640_nm_chamber_names_the_missing_2000_nm_and_the_test():
-    with pytest.raises(InputError, match="A_CBE_AUG18.*2000 nm.*FLATFLUX00_2000"):
+    with pytest.raises(InputError, match=r"A_CBE_AUG18.*2000 nm.*FLATFLUX00_2000"):
         prepare(catalogue.expand("FLATFLUX00"), load_chamber("A_CBE_AUG18"), EQUIPMENT)
 
 

@@ -403,7 +403,7 @@ def test_charts_comments_formulas_and_formats_are_kept(book):
 
 # ---- bad files -----------------------------------------------------------------------------------
 def test_bad_workbooks_are_refused(tmp_path):
-    with pytest.raises(InputError, match="not an .xlsx"):
+    with pytest.raises(InputError, match=r"not an \.xlsx"):
         record.update(tmp_path / "x.xlsm", [row()])
     with pytest.raises(InputError, match="folder does not exist"):
         record.update(tmp_path / "absent" / "x.xlsx", [row()])

@@ -275,6 +275,11 @@ def prepare_input(read: ScriptInput) -> list[Prepared]:
     return prepare(planned, chamber, equipment)
 
 
+def now() -> datetime:
+    """The time that file names and inventory carry."""
+    return datetime.now()
+
+
 def write(prepared: Sequence[Prepared], folder: Path, when: datetime | None = None, progress=None) -> Written:
     """Write scripts, checksums, inventory and the scheduler's sheet.
 
@@ -292,7 +297,7 @@ def write(prepared: Sequence[Prepared], folder: Path, when: datetime | None = No
     """
     from calcamp import __version__
 
-    when = when or datetime.now()
+    when = when or now()
     folder = Path(folder)
     if not folder.is_dir():
         _make(folder)

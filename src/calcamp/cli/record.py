@@ -84,9 +84,9 @@ def _tell(done, rows: int) -> None:
             err=True,
         )
     if done.state == "unchanged":
-        typer.echo(f"{done.path}: {rows} rows, nothing new")
+        typer.echo(f"{done.path}: nothing new in {rows} row{'s' if rows != 1 else ''}")
     else:
-        typer.echo(f"{done.path}: {done.new_rows} rows added, {done.changed_rows} changed")
+        typer.echo(f"{done.path}: rows added: {done.new_rows}, changed: {done.changed_rows}")
     if done.copy:
         typer.echo(f"copy of the workbook as it was: {done.copy.name}")
     for cell in done.kept:

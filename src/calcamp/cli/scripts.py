@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -49,7 +48,7 @@ def scripts(
     old = writer.latest(diff) if diff else None
     prepared = writer.prepare_input(read)
     folder = output or read.folder_out
-    when = datetime.now()
+    when = writer.now()
     mixed = writer.strangers(folder, prepared, when)
     say = (lambda *_: None) if as_json else typer.echo
     if dry_run:
