@@ -47,10 +47,11 @@ class Spectrum:
     residuals: int
 
 
-def line_time(toi_ro: float, columns: int, pixel_time: float, extra: int = 9) -> float:
-    """Seconds from line to line: four clock steps of `toi_ro` us, then the pixels.
+def line_time(toi_ro: float, columns: int, pixel_time: float, extra: int = 0) -> float:
+    """Seconds from line to line: four clock steps of `toi_ro` us, then the pixels of a line.
 
-    The electronics clock 29 overscan pixels and store 20, hence `extra` (duration model of the scripts).
+    `extra` pixels are clocked and not stored: the duration model of the scripts has 9 (29 overscan pixels,
+    of which a frame holds 20).
     """
     return 4e-6 * toi_ro + pixel_time * (columns + extra)
 
@@ -198,7 +199,10 @@ def _two_steps(work, window):
     fine = chosen.real**2 + chosen.imag**2
     # The median of few bins is rough and a strong line fills its bin: smooth over neighbours.
     local = np.median(fine[::4], axis=0, keepdims=True) / np.float32(math.log(2))
-    local = median_filter(local, size=(1, 41), mode="nearest")
+    smooth = median_filter(local, size=(1, 41), mode="nearest")
+    # At the lowest frequencies row noise rises steeply: there each bin stands for itself.
+    smooth[:, :24] = local[:, :24]
+    local = smooth
     return mean_power.astype(np.float64) / window.rows, fine, np.maximum(local, np.float32(1e-20))
 
 
@@ -242,12 +246,14 @@ def _peaks(ratio, power, noise, number, frames, window, chance, most) -> tuple[P
     above = gammaincc(number, number * x) < tail
     cut = float(x[np.argmax(above)]) if above.any() else limit
     ratio = ratio.copy()
-    low = math.ceil(0.5 / (window.columns * window.pixel_time) / window.step)
-    ratio[:, :low] = 0  # slower than half a line: row noise, seen in the row means
     m, j = np.nonzero(ratio > cut)
+    m, j = m[j > 0], j[j > 0]
     order = np.argsort(-power[m, j])[:5000]  # by power: copies are weaker than the line
     j, m = j[order], m[order]
-    found: list[tuple[float, float]] = []
+    # copies of the slow drift of the offset, which sits next to zero frequency
+    drift = (0.0, float(ratio[:, 0].max()))
+    ratio[:, 0] = 0  # slower than half the line rate: seen in the row means
+    found: list[tuple[float, float]] = [drift]
     peaks: list[Peak] = []
     for a, b in zip(j, m, strict=True):
         frequency, value = float(window.frequency(a, b - window.half)), float(ratio[b, a])
@@ -265,7 +271,8 @@ def _peaks(ratio, power, noise, number, frames, window, chance, most) -> tuple[P
 def _is_copy(frequency, value, other, strength, window) -> bool:
     """Whether a peak is a side lobe or a copy, at a multiple of the line rate, of a stronger one."""
     rate = 1 / window.line_time
-    near = 4 / (window.rows * window.line_time)
+    # drift is broad: what is left of it reaches a few per cent of the line rate
+    near = 4 / (window.rows * window.line_time) if other else 0.05 * rate
     for centre in (other, -other):
         distance = frequency - centre
         off = distance - rate * round(distance / rate)

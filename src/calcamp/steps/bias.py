@@ -265,7 +265,7 @@ def _write_spectrum(ctx: runner.Context, streams: dict) -> None:
 
     detector = ctx.detector
     toi_ro = float(ctx.exposures[0].values.get("toi_ro") or 1000) if ctx.exposures else 1000.0
-    line = line_time(toi_ro, detector.columns, detector.pixel_time_s)
+    line = line_time(toi_ro, detector.columns, detector.pixel_time_s, ctx.options.get("line_extra_px", 0))
     columns = {n: [] for n in ("ccd", "quadrant", "frequency", "power", "power_err", "component")}
     peaks = []
     for quadrant, stream in streams.items():
