@@ -15,6 +15,8 @@ from calcamp.data.files import read_json
 from calcamp.detector.geometry import CCDS, QUADRANTS, Detector
 from calcamp.report.tables import Table, pretty_unit, read_table
 
+#: States of a sub-task that say that something is not there.
+BAD_STATES = ("failed", "crashed", "error", "missing")
 #: Rows of a long table that a report prints; the rest is in the ECSV file beside it.
 LONG_TABLE = 60
 #: Quadrants as the beam sees a CCD: E F above H G.
@@ -143,16 +145,17 @@ class ReportData:
         self._detector = detector
 
     def _json(self, name: str) -> dict:
+        if not (self.folder / name).is_file():
+            self.problems.append(f"{name} is missing")
+            return {}
         try:
             found = read_json(self.folder / name)
-        except FileNotFoundError:
-            self.problems.append(f"{name} is missing")
-        except (OSError, ValueError) as error:
-            self.problems.append(f"{name} cannot be read: {error}")
-        else:
-            if isinstance(found, dict):
-                return found
-            self.problems.append(f"{name} does not hold an object")
+        except Exception as error:  # damaged: said on page one, without the path of this machine
+            self.problems.append(f"{name} cannot be used: {getattr(error, 'problem', error)}")
+            return {}
+        if isinstance(found, dict):
+            return found
+        self.problems.append(f"{name} does not hold an object")
         return {}
 
     @property
@@ -182,7 +185,10 @@ class ReportData:
         for source in (self.verdict, self.manifest):
             described = source.get("detector")
             if isinstance(described, dict):
-                return Detector.from_dict(described)
+                try:
+                    return Detector.from_dict(described)
+                except (TypeError, ValueError, AttributeError) as error:
+                    self.problems.append(f"the detector described is not usable ({error})")
         return Detector("ccd273")
 
     def table(self, subject: str) -> Table | None:

@@ -76,8 +76,8 @@ def build_report(
         data = ReportData(folder, FigureBook(folder), detector)
         date = date or _today()
         frame = {
-            "people": people or [],
-            "documents": documents or [],
+            "people": people if people is not None else _people_of(data),
+            "documents": documents if documents is not None else list(data.verdict.get("documents") or []),
             "reference": reference,
             "issue": issue,
             "date": date,
@@ -94,6 +94,17 @@ def build_report(
     built.figures, built.missing_figures = data.figures.made, data.figures.failed
     built.seconds = time.perf_counter() - started
     return built
+
+
+def _people_of(data: ReportData) -> list[dict]:
+    """People that the verdict names: who filled in the session is its author."""
+    from calcamp.report.base import as_dict, as_list
+
+    named = [as_dict(p) for p in as_list(data.verdict.get("people"))]
+    author = data.verdict.get("filled_in_by")
+    if author and not any(p.get("role") == "author" for p in named):
+        named.insert(0, {"role": "author", "name": str(author), "position": "Analyst"})
+    return named
 
 
 def _safe_name(name: str) -> str:

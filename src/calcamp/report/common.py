@@ -8,6 +8,7 @@ import numpy as np
 
 from calcamp.report import figures as fig
 from calcamp.report.base import (
+    BAD_STATES,
     CCDS,
     LONG_TABLE,
     NOT_MEASURED,
@@ -54,6 +55,7 @@ _VALUE_KEYS = {
     "worst",
 }
 _VALUE_KEYS |= {
+    "n_unmeasured",
     "limit",
     "reason",
     "quantity",
@@ -95,7 +97,7 @@ def front(data: ReportData) -> dict:
         "word": word,
         "state": state,
         "word_note": note,
-        "subject": getattr(definition, "title", "") or "Calibration test",
+        "subject": verdict.get("title") or getattr(definition, "title", "") or "Calibration test",
         "sentence": sentence,
         "notes": _front_notes(data),
         "facts": _front_facts(data),
@@ -118,7 +120,7 @@ def _front_notes(data: ReportData) -> list[Note]:
         notes.append(Note(f"Status of the test: {status}. {data.manifest.get('reason') or ''}", "bad"))
     for name, entry in as_dict(data.verdict.get("subtasks")).items():
         entry = as_dict(entry)
-        if entry.get("status") in ("failed", "crashed", "error"):
+        if entry.get("status") in BAD_STATES:
             notes.append(
                 Note(
                     f"Sub-task {name} {entry['status']}. {entry.get('reason') or entry.get('error') or ''}",
@@ -178,7 +180,7 @@ def traffic_lights(data: ReportData) -> Beam:
     """State of every CCD and quadrant from all compliance cells; red ones name the failing checks."""
     states, failing, counts = defaultdict(list), defaultdict(list), defaultdict(int)
     for cell in data.compliance:
-        if cell.get("ccd") is None:
+        if cell.get("ccd") is None or is_hk(cell):
             continue
         quadrants = (cell["quadrant"],) if cell.get("quadrant") in QUADRANTS else QUADRANTS
         for quadrant in quadrants:
@@ -201,8 +203,13 @@ def traffic_lights(data: ReportData) -> Beam:
                 text = ", ".join(names[:3]) + (f" +{len(names) - 3}" if len(names) > 3 else "")
             cells[key] = Cell(text, state)
     return Beam(
-        cells, "Verdict by CCD and quadrant, as the beam sees the block (all compliance checks together)"
+        cells,
+        "Verdict by CCD and quadrant, as the beam sees the block (all checks of images; house-keeping see below)",
     )
+
+
+def is_hk(cell: dict) -> bool:
+    return str(cell.get("check", "")).lower().startswith("hk")
 
 
 def checks_summary(data: ReportData) -> list[TableBlock]:
@@ -248,7 +255,10 @@ def headline_blocks(data: ReportData, most: int | None = None, start: int = 0) -
             groups.setdefault((str(item.get("quantity")), extra), {})[item["ccd"], item["quadrant"]] = item
         else:
             loose.append(item)
-    blocks = [_headline_beam(data, name, extra, items) for (name, extra), items in groups.items()]
+    blocks = [
+        _headline_beam(data, name, extra, items)
+        for (name, extra), items in sorted(groups.items(), key=lambda g: _rank(*g[0]))
+    ]
     if loose:
         blocks.append(_headline_table(loose))
     return blocks[start:] if most is None else blocks[start : start + most]
@@ -269,7 +279,24 @@ _HEADLINE_KEYS = {
     "reason",
     "flag",
 }
-_HEADLINE_KEYS |= {"sys", "systematic"}
+_HEADLINE_KEYS |= {"sys", "systematic", "gain_nominal"}
+#: Quantities that belong on page one, most wanted first; of regions the image area comes first.
+_FIRST = (
+    "dark_current",
+    "gain",
+    "full_well",
+    "read_noise",
+    "offset",
+    "hot_pixels",
+    "fixed_pattern",
+    "read_noise_e",
+    "dsnu",
+)
+
+
+def _rank(name: str, extra: tuple) -> tuple:
+    region = dict(extra).get("region")
+    return (region not in (None, "img"), _FIRST.index(name) if name in _FIRST else len(_FIRST))
 
 
 def _headline_beam(data: ReportData, name: str, extra: tuple, items: dict) -> Beam:
@@ -288,6 +315,8 @@ def _headline_beam(data: ReportData, name: str, extra: tuple, items: dict) -> Be
         f", {REGION_NAMES.get(v, v) if k == 'region' else f'{k} {v}'}" for k, v in extra
     )
     caption += f" [{unit}]" if unit else ""
+    if any(i.get("gain_nominal") for i in items.values()):
+        caption += ", with the nominal gain"
     if len(bounds) == 1:
         caption += f", limits {_bounds(*bounds.pop())}"
     elif bounds:
@@ -303,13 +332,18 @@ def _judged(data: ReportData, item: dict) -> dict:
     """The compliance cell that judges a headline number: its own limits, or those of the same check and keys."""
     if is_number(item.get("low")) or is_number(item.get("high")):
         return item
-    keys = {k: v for k, v in item.items() if k not in _HEADLINE_KEYS or k in ("ccd", "quadrant")}
+    name = item.get("quantity")
+    found = {}
     for cell in data.compliance:
-        if item.get("quantity") in (cell.get("check"), cell.get("quantity")) and all(
-            cell.get(k) == v for k, v in keys.items() if v is not None
-        ):
-            return cell
-    return {}
+        check = str(cell.get("check"))
+        if name not in (check, cell.get("quantity")) and check != f"{name}_result":
+            continue
+        if all(cell.get(k) in (None, item[k]) for k in _CELL_KEYS if item.get(k) is not None):
+            found.setdefault("result" if check.endswith("_result") else "check", cell)
+    return found.get("result") or found.get("check") or {}
+
+
+_CELL_KEYS = ("ccd", "quadrant", "region", "column", "wavelength", "spot", "kind")
 
 
 def _headline_table(items: list[dict]) -> TableBlock:
@@ -428,7 +462,7 @@ def flags(data: ReportData) -> Section:
         rows = []
         for name, entry in subtasks.items():
             entry = as_dict(entry)
-            bad = entry.get("status") in ("failed", "crashed", "error")
+            bad = entry.get("status") in BAD_STATES
             minutes = entry.get("minutes")
             rows.append(
                 [
@@ -516,6 +550,9 @@ def structure(data: ReportData) -> Section:
     """Expected against found: missing, unexpected, mismatching."""
     section = Section("Structure check", [], "structure")
     manifest = data.manifest
+    remarks = [str(m) for m in [*as_list(manifest.get("messages")), *as_list(manifest.get("problems"))]]
+    if remarks:
+        section.blocks.append(Verbatim("\n".join(remarks[:40]), "Remarks of the data gate and the EXP-LOG"))
     status = manifest.get("status")
     found = {name: as_list(manifest.get(name)) for name in ("missing", "unexpected", "mismatches")}
     if not any(found.values()) and status == "complete":
@@ -774,11 +811,7 @@ def _is_pixel_check(cell: dict) -> bool:
 def compliance(data: ReportData) -> Section:
     """All compliance tables of image measurements: the worst value with its limits, red where it fails."""
     section = Section("Compliance", [], "compliance")
-    cells = [
-        c
-        for c in data.compliance
-        if not str(c.get("check", "")).lower().startswith("hk") and not _is_pixel_check(c)
-    ]
+    cells = [c for c in data.compliance if not is_hk(c) and not _is_pixel_check(c)]
     if not cells:
         section.blocks.append(Note("The verdict holds no compliance cells.", "missing"))
         return section
@@ -1001,14 +1034,18 @@ def preparation(data: ReportData) -> Section:
         section.blocks.append(Facts(steps, "Steps, in order"))
     used = as_dict(data.verdict.get("products_used"))
     if used:
-        section.blocks.append(
-            Facts([(str(k), _text(v)) for k, v in used.items()], "Calibration products used")
-        )
+        pairs = [(title(kind), _product_text(where)) for kind, where in used.items()]
+        section.blocks.append(Facts(pairs, "Calibration products used"))
     else:
-        section.blocks.append(
-            Text("Calibration products used are among the inputs listed under “Inputs and products”.")
-        )
+        section.blocks.append(Text("No calibration product was used."))
     return section
+
+
+def _product_text(where) -> str:
+    """``CCD1: file, CCD2: file``: names, not the folders of this machine."""
+    if not isinstance(where, dict):
+        return folder_name(where)
+    return ", ".join(f"{k}: {folder_name(v) if isinstance(v, str) else _text(v)}" for k, v in where.items())
 
 
 def inputs(data: ReportData) -> Section:

@@ -127,7 +127,7 @@ class NoData(Exception):
 
 
 # ---- panels ---------------------------------------------------------------------------------------------
-def beam_panels(figure, left=0.075, right=0.99, bottom=0.13, top=0.87, gap=0.022, share=True) -> dict:
+def beam_panels(figure, left=0.075, right=0.99, bottom=0.13, top=0.85, gap=0.022, share=True) -> dict:
     """2 x 6 panels as the beam sees the block: CCD1..3 left to right, E F above H G.
 
     Returns {(ccd, quadrant): axes}. Only outer panels carry tick labels; a share of limits is set at

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from calcamp.data.files import read_json, write_atomic, write_json
-from calcamp.report.base import as_dict, as_list, is_number, scope_text
+from calcamp.report.base import BAD_STATES, as_dict, as_list, is_number, scope_text
 
 SUMMARY_SCHEMA = 1
 _RULE = "#" * 70
@@ -71,6 +71,7 @@ def collect(
     benchmarks = _benchmarks(root)
     verdicts = {name: _read(root / name / "verdict.json") for name in names}
     tests = [_test(root, name, verdicts[name], benchmarks) for name in names]
+    words = [t["verdict"] or "not judged" for t in tests]
     first = next((v for v in verdicts.values() if v), {})
     starts = sorted(str(v["started"]) for v in verdicts.values() if v.get("started"))
     ends = sorted(str(v["ended"]) for v in verdicts.values() if v.get("ended"))
@@ -143,7 +144,7 @@ def _test(root: Path, name: str, verdict: dict, benchmarks: dict[str, list[dict]
     subtasks = {k: as_dict(v) for k, v in as_dict(verdict.get("subtasks")).items()}
     seconds = [row["s"] for row in benchmarks.get(name, []) if is_number(row.get("s"))]
     minutes = [s["minutes"] for s in subtasks.values() if is_number(s.get("minutes"))]
-    crashed = [k for k, s in subtasks.items() if s.get("status") in ("failed", "crashed", "error")]
+    crashed = [k for k, s in subtasks.items() if s.get("status") in BAD_STATES]
     flags = [f if isinstance(f, dict) else {"name": str(f)} for f in as_list(verdict.get("flags"))]
     obsids = as_list(verdict.get("obsids")) or as_list(manifest.get("obsids"))
     return {
@@ -303,7 +304,7 @@ def _log_test(log: _Log, test: dict, verdict: dict, manifest: dict) -> None:
     )
     for subtask in test["subtasks"]:
         minutes = subtask["minutes"] if is_number(subtask["minutes"]) else 0.0
-        bad = subtask["status"] in ("failed", "crashed", "error")
+        bad = subtask["status"] in BAD_STATES
         log.add(
             f"Executing {subtask['name']}: calcamp.steps",
             f"{minutes:.1f} minutes in running Sub-task: {subtask['name']}",

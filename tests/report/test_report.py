@@ -1,0 +1,279 @@
+"""Reports of tests: whole, empty, damaged and hostile results folders."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report_fixtures import ecsv, make_test
+
+from calcamp.report.build import build_report
+
+PAYLOADS = [
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "<svg/onload=alert(1)>", "\"><script>x</script>", "'><b>bold</b>",
+    "</style><script>x</script>", "</title><script>x</script>", "<iframe src='file:///etc/passwd'></iframe>", "<a href='javascript:x'>x</a>",
+    "{{ 7*7 }}", "{% raw %}", "<link rel=stylesheet href=http://evil/x.css>", "<style>@import 'http://evil'</style>",
+    "<object data=file:///etc/passwd></object>", "<embed src=x>", "<base href=http://evil/>", "<meta http-equiv=refresh content=0>",
+    "<body onload=x>", "<input autofocus onfocus=x>", "<details open ontoggle=x>", "<math><mi//xlink:href='x'>", "<!--", "-->", "]]>",
+    "<![CDATA[x]]>", "&lt;script&gt;", "\" onmouseover=\"x", "' style='background:url(http://evil)", "$\\frac{1}{2$", "<x\u2028y>\x0b",
+]  # fmt: skip
+ALLOWED = {
+    "html", "head", "meta", "title", "style", "body", "div", "small", "h1", "h2", "h3", "p", "b", "table", "thead", "tbody", "tr", "th", "td",
+    "span", "br", "nav", "ol", "li", "a", "section", "figure", "figcaption", "img", "pre",
+}  # fmt: skip
+
+
+class Elements(HTMLParser):
+    """Counts elements and collects attribute names."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def pdf_text(path: Path) -> tuple[int, str]:
+    from pypdf import PdfReader
+
+    pages = PdfReader(path).pages
+    return len(pages), "\n".join(page.extract_text() for page in pages)
+
+
+@pytest.fixture(scope="module")
+def bias(tmp_path_factory):
+    folder = make_test(tmp_path_factory.mktemp("bias"), "BIAS01")
+    return folder, build_report(folder, date="2026-01-02", reference="EUCL-MSS-TR-7-001")
+
+
+@pytest.fixture(scope="module")
+def dark(tmp_path_factory):
+    folder = make_test(tmp_path_factory.mktemp("dark"), "DARK01", failing=False)
+    return folder, build_report(folder)
+
+
+def test_bias_is_whole(bias):
+    folder, built = bias
+    assert built.missing_figures == []
+    assert built.pdf_note == ""
+    pages, text = pdf_text(built.pdf)
+    assert pages == built.pages > 5
+    for expected in ("FAIL", "NOSTROMO", "HK_OOL", "POORQUALDATA", "Read noise and its parts", "Master bias", "EUCL-MSS-TR-7-001",
+                     "14471-19-01", "17286", "Contents", f"Page 1 / {pages}", "CCD2_TEMP_T", "9c9c"):  # fmt: skip
+        assert expected in text, expected
+    assert all((folder / "figures" / f"{name}.png").stat().st_size > 1000 for name in built.figures)
+    assert not list(folder.rglob("*.part"))
+
+
+def test_pdf_is_marked_as_pdfa_with_embedded_fonts_and_no_paths(bias):
+    from pypdf import PdfReader
+
+    folder, built = bias
+    reader = PdfReader(built.pdf)
+    xmp = reader.trailer["/Root"]["/Metadata"].get_object().get_data().decode()
+    assert re.search(r"pdfaid:part[>=\"']+3", xmp)
+    assert "/OutputIntents" in reader.trailer["/Root"]
+    for page in reader.pages:
+        for font in page["/Resources"].get("/Font", {}).values():
+            descriptor = font.get_object()["/DescendantFonts"][0].get_object()["/FontDescriptor"].get_object()
+            assert "/FontFile2" in descriptor or "/FontFile3" in descriptor
+        for note in page.get("/Annots", []):
+            assert "/URI" not in note.get_object().get("/A", {})
+    assert str(folder).encode() not in built.pdf.read_bytes()
+
+
+def test_every_link_of_the_html_has_its_target(bias):
+    folder, built = bias
+    elements = Elements(built.html.read_text()).found
+    ids = [attrs["id"] for _, attrs in elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    links = [attrs["href"] for tag, attrs in elements if tag == "a"]
+    assert "#obs-17286" in links
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    for tag, attrs in elements:
+        if tag == "img":
+            assert (folder / attrs["src"]).is_file()
+            assert attrs["alt"]
+
+
+def test_dark_is_whole(dark):
+    _, built = dark
+    assert built.missing_figures == []
+    _, text = pdf_text(built.pdf)
+    for expected in (
+        "PASS",
+        "Dark current",
+        "No flag was raised",
+        "< 0.24",
+        "Hot pixels, hottest first",
+        "40 of 240 rows",
+    ):
+        assert expected in text, expected
+
+
+def test_without_tables_and_products_the_sections_say_so(tmp_path):
+    folder = make_test(tmp_path, "BIAS01", tables=False, images=False)
+    built = build_report(folder)
+    _, text = pdf_text(built.pdf)
+    assert "Table read_noise was not made" in text
+    assert "No master bias" in text
+    assert built.figures == []
+
+
+def test_empty_folder_and_damaged_files_still_give_a_report(tmp_path):
+    folder = tmp_path / "BIAS01"
+    folder.mkdir()
+    (folder / "verdict.json").write_text("{broken")
+    built = build_report(folder)
+    _, text = pdf_text(built.pdf)
+    assert "This report is not complete" in text
+    assert "VERDICT not judged" in re.sub(r"(VERDICT)\s*", r"\1 ", text)
+
+
+def test_crashed_subtask_is_named_where_its_table_is_missing(tmp_path):
+    folder = make_test(tmp_path, "BIAS01", tables=False, images=False)
+    verdict = json.loads((folder / "verdict.json").read_text())
+    crash = {
+        "status": "crashed",
+        "minutes": 0.1,
+        "reason": "CCD2: OBSID 17285",
+        "traceback": ["line 1", "ZeroDivisionError: x"],
+    }
+    verdict["subtasks"]["basic"] = crash
+    (folder / "verdict.json").write_text(json.dumps(verdict))
+    text = build_report(folder, pdf=False).html.read_text()
+    assert "basic: crashed" in text
+    assert "ZeroDivisionError" in text
+
+
+def test_figure_that_fails_becomes_a_panel(tmp_path):
+    folder = make_test(tmp_path, "BIAS01", images=False)
+    ecsv(
+        folder / "tables" / "spectrum.ecsv",
+        {"ccd": [1], "quadrant": ["E"], "frequency": [0.0], "power": [-1.0]},
+    )
+    (folder / "products").mkdir()
+    for ccd in (1, 2, 3):
+        (folder / "products" / f"EUC_MASTERBIAS_CCD{ccd}_SN_1_B.fits").write_bytes(
+            b"SIMPLE  = T" + b" " * 5000
+        )
+    ecsv(folder / "tables" / "offsets.ecsv", {"obsid": [1], "ccd": [1], "quadrant": ["E"], "region": ["pre"]})
+    built = build_report(folder, pdf=False)
+    assert {"bias_spectrum", "bias_master", "check_noise"} <= {name for name, _ in built.missing_figures}
+    assert "no positive powers" in built.html.read_text()
+
+
+def _poison(value, payload):
+    """Every text, and every key of a free mapping, carries the payload."""
+    if isinstance(value, dict):
+        return {key: _poison(item, payload) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_poison(item, payload) for item in value]
+    return payload if isinstance(value, str) else value
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_hostile_text_makes_no_element(tmp_path, payload, monkeypatch):
+    from calcamp.report import figures
+
+    def not_drawn(self, name, caption, draw, height=2.8, alt="", width=100.0):
+        return figures.Figure(f"figures/{name}.png", caption, alt or caption, width)
+
+    monkeypatch.setattr(figures.FigureBook, "make", not_drawn)
+    folder = make_test(tmp_path, "BIAS01", images=False)
+    for name in ("manifest.json", "verdict.json"):
+        content = json.loads((folder / name).read_text())
+        kept = {
+            "test": "BIAS01",
+            "family": "bias",
+            "compliance": _poison(content.get("compliance", [])[:30], payload),
+        }
+        poisoned = {**_poison(content, payload), **{k: v for k, v in kept.items() if name == "verdict.json"}}
+        poisoned["inputs"] = {payload: payload}
+        poisoned["options"] = {payload: {payload: payload}}
+        poisoned["subtasks"] = {
+            payload: {"status": "crashed", "minutes": 1, "reason": payload, "traceback": [payload]}
+        }
+        poisoned["missing"] = poisoned["mismatches"] = [
+            {"obsid": 1, "key": payload, "expected": payload, "found": payload, payload: payload}
+        ]
+        poisoned["products_used"] = {payload: {payload: payload}}
+        (folder / name).write_text(json.dumps(poisoned))
+    rows = {
+        "ccd": [1],
+        "quadrant": ["E"],
+        "frequency": [1.0],
+        "power": [2.0],
+        "flag": [payload.replace("\x0b", "").replace("\u2028", "")],
+    }
+    ecsv(folder / "tables" / "spectrum_peaks.ecsv", rows)
+    people = [{"role": payload, "name": payload, "position": payload}]
+    built = build_report(
+        folder,
+        people=people,
+        documents=[{"reference": payload, "title": payload}],
+        reference=payload,
+        issue=payload,
+        pdf=False,
+    )
+    for tag, attrs in Elements(built.html.read_text()).found:
+        assert tag in ALLOWED, tag
+        assert not [name for name in attrs if name.startswith("on")], attrs
+        if tag == "a":
+            assert attrs["href"].startswith("#")
+        if tag == "img":
+            assert attrs["src"].startswith("figures/")
+        if tag == "meta":
+            assert attrs.get("http-equiv", "Content-Security-Policy") == "Content-Security-Policy"
+        if tag in ("div", "span", "td"):
+            assert "url(" not in attrs.get("style", "")
+
+
+def test_hostile_names_in_figures(tmp_path):
+    folder = make_test(tmp_path, "BIAS01", images=False)
+    keys = [p.replace("\x0b", "").replace("\u2028", "") for p in PAYLOADS]
+    ecsv(
+        folder / "tables" / "hk.ecsv",
+        {"obsid": [17283] * len(keys), "key": keys, "mean": [1.0] * len(keys), "min": [0.9] * len(keys)},
+    )
+    assert build_report(folder, pdf=False).missing_figures == []
+
+
+def test_table_of_2000_rows_is_cut_with_its_count(tmp_path):
+    folder = make_test(tmp_path, "DARK01", images=False, hot=2400)
+    built = build_report(folder)
+    _, text = pdf_text(built.pdf)
+    assert "40 of 2400 rows are shown" in text
+    assert built.pages < 25
+
+
+def test_verdict_with_2000_compliance_cells_and_flags(tmp_path):
+    folder = make_test(tmp_path, "BIAS01", tables=False, images=False)
+    verdict = json.loads((folder / "verdict.json").read_text())
+    verdict["compliance"] = [
+        {"check": "many", "obsid": n, "ok": n % 2 == 0, "value": n, "low": 0, "high": 1, "obsids": [n]}
+        for n in range(2000)
+    ]
+    verdict["flags"] = [{"name": "X", "cause": "c", "scope": {"obsids": list(range(50))}} for _ in range(500)]
+    (folder / "verdict.json").write_text(json.dumps(verdict))
+    built = build_report(folder)
+    assert built.pdf_note == ""
+    assert built.pages < 40
+
+
+def test_unknown_family_shows_its_tables(tmp_path):
+    folder = make_test(tmp_path, "BIAS01", tables=False, images=False).rename(tmp_path / "NEW99")
+    verdict = json.loads((folder / "verdict.json").read_text())
+    (folder / "verdict.json").write_text(json.dumps({**verdict, "test": "NEW99"}))
+    ecsv(
+        folder / "tables" / "novelty.ecsv",
+        {"ccd": [1, 2], "novelty": [1.25, float("nan")], "novelty_err": [0.01, 0.02]},
+    )
+    text = build_report(folder, pdf=False).html.read_text()
+    assert "Novelty" in text
+    assert "1.250 ± 0.010" in text
