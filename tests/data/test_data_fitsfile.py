@@ -173,7 +173,6 @@ def test_mutated_products_end_in_an_image_or_an_input_error(tmp_path):
         [("A", np.arange(500, dtype=np.float32), ""), ("B", np.arange(99, dtype=np.uint32), "")],
     ).read_bytes()
     images = [read_image(tmp_path / "o.fits", name)[0].tobytes() for name in "AB"]
-    changed = 0
     for _ in range(1500):
         content = bytearray(original)
         for _ in range(rng.choice([1, 2, 10])):
@@ -184,9 +183,8 @@ def test_mutated_products_end_in_an_image_or_an_input_error(tmp_path):
                 back, header = read_image(tmp_path / "m.fits", name)
             except InputError:
                 continue
-            # a changed header may say another type or name; then DATASUM still holds for the bytes
-            changed += back.tobytes() != wanted and header.get("DATASUM") is not None
-    assert changed <= 15
+            if header.get("CHECKSUM") is not None:  # the card itself may have been hit
+                assert back.tobytes() == wanted
 
 
 def test_a_failed_write_leaves_the_old_product(tmp_path):

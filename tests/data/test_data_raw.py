@@ -253,6 +253,11 @@ def test_datasum_is_compared_where_there_is_one(tmp_path, tiny, frame, way):
     content[-3500] ^= 1
     path.write_bytes(content)
     refused(path, tiny, "unreadable")
+    content[-3500] ^= 1
+    at = content.index(b"GCOUNT") + 60  # in a comment: the header has its checksum too
+    content[at] ^= 1
+    path.write_bytes(content)
+    refused(path, tiny, "unreadable")
 
 
 def test_contradicting_headers(tmp_path, tiny, frame):
@@ -355,7 +360,8 @@ def test_texts_in_cards_round_trip_through_two_readers(text):
     assert len(whole) % 80 == 0
     (hdu,) = scan(*_memory(whole))
     assert hdu.header["COMMENTS"] == text.rstrip()
-    assert fits.Header.fromstring(whole)["COMMENTS"].rstrip() == text.rstrip()
+    if not ("'" in text and "/" in text):  # astropy 8 takes a slash after a quote for a comment
+        assert fits.Header.fromstring(whole)["COMMENTS"].rstrip() == text.rstrip()
 
 
 @given(st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | st.booleans())

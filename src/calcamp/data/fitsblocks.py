@@ -334,7 +334,20 @@ def with_checksum(cards: list[str], data_sum: int) -> bytes:
     return header_bytes([*cards, card("CHECKSUM", text, "HDU checksum")])
 
 
-def datasum(header: dict) -> int | None:
-    """The DATASUM of a header as a number, None when it has none."""
-    text = str(header.get("DATASUM", "")).strip()
-    return int(text) if re.fullmatch(r"\d{1,10}", text, re.ASCII) and int(text) <= 0xFFFFFFFF else None
+def has_checksum(header: dict) -> bool:
+    """Whether a header carries DATASUM or CHECKSUM."""
+    return any(str(header.get(key) or "").strip() for key in ("DATASUM", "CHECKSUM"))
+
+
+def agrees(hdu: HDU, data_sum: int, read_at: Callable[[int, int], bytes]) -> bool:
+    """Whether data of sum `data_sum` and the header are those that DATASUM and CHECKSUM were made for.
+
+    A keyword that is absent is not checked.
+    """
+    text = str(hdu.header.get("DATASUM") or "").strip()
+    if text and text != str(data_sum):
+        return False
+    if not str(hdu.header.get("CHECKSUM") or "").strip():
+        return True
+    head = read_at(hdu.header_offset, hdu.data_offset - hdu.header_offset)
+    return fold(word_sum(head) + data_sum) == 0xFFFFFFFF

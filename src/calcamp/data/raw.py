@@ -12,14 +12,26 @@ import io
 import os
 import stat
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calcamp.data import elvis
 from calcamp.data.files import replacing
-from calcamp.data.fitsblocks import BLOCK, HDU, FitsError, card, datasum, fold, header_bytes, padded, scan
+from calcamp.data.fitsblocks import (
+    BLOCK,
+    HDU,
+    FitsError,
+    agrees,
+    card,
+    fold,
+    has_checksum,
+    header_bytes,
+    padded,
+    scan,
+    word_sum,
+)
 from calcamp.data.names import RAW_RE
 from calcamp.detector.geometry import Detector
 
@@ -95,7 +107,7 @@ def read_raw(path: Path | str, detector: Detector | None = None, verify: bool = 
     ----------
     path : the file; its first bytes say how it is compressed, not its name.
     detector : the shape must be ``detector.ccd_shape``. None takes any shape up to 64 million pixels.
-    verify : compare DATASUM where the header has one.
+    verify : compare DATASUM and CHECKSUM where the header has them.
 
     Returns
     -------
@@ -257,16 +269,17 @@ def _read_pixels(handle: _opened, hdu: HDU, verify: bool) -> np.ndarray:
     columns, rows = hdu.axes
     out = np.empty(rows * columns, np.uint16)
     chunk = np.empty(_CHUNK, ">u2")
-    expected = datasum(hdu.header) if verify else None
+    verify = verify and has_checksum(hdu.header)
     total = 0
     for start in range(0, out.size, _CHUNK):
         part = chunk[: min(_CHUNK, out.size - start)]
         handle.read_into(hdu.data_offset + 2 * start, memoryview(part).cast("B"))
         # BZERO 32768: stored signed, so flipping the top bit gives the unsigned value
         np.bitwise_xor(part, np.uint16(0x8000), out=out[start : start + part.size])
-        if expected is not None:
+        if verify:
             total += _sum_words(part)
-    _compare(expected, total)
+    if verify:
+        _compare(hdu, total, handle.read_at)
     return out.reshape(rows, columns)
 
 
@@ -277,9 +290,9 @@ def _sum_words(part: np.ndarray) -> int:
     return (int(part[0::2].sum(dtype=np.uint64)) << 16) + int(part[1::2].sum(dtype=np.uint64))
 
 
-def _compare(expected: int | None, total: int) -> None:
-    if expected is not None and fold(total) != expected:
-        raise RawError("unreadable", "the pixels do not agree with DATASUM: the file is damaged")
+def _compare(hdu: HDU, total: int, read_at: Callable[[int, int], bytes]) -> None:
+    if not agrees(hdu, fold(total), read_at):
+        raise RawError("unreadable", "header or pixels do not agree with their checksum: the file is damaged")
 
 
 def _read_memory(content: bytes, path: Path, detector: Detector | None, verify: bool) -> Raw:
@@ -287,14 +300,9 @@ def _read_memory(content: bytes, path: Path, detector: Detector | None, verify: 
     import numpy as np
 
     hdu = _image_hdu(_scan_memory(content), detector)
-    if verify:
-        expected = datasum(hdu.header)
-        if expected is not None:
-            from calcamp.data.fitsblocks import word_sum
-
-            _compare(
-                expected, word_sum(memoryview(content)[hdu.data_offset : hdu.data_offset + hdu.data_size])
-            )
+    if verify and has_checksum(hdu.header):
+        data = memoryview(content)[hdu.data_offset : hdu.data_offset + hdu.data_size]
+        _compare(hdu, word_sum(data), lambda offset, count: content[offset : offset + count])
     if hdu.is_compressed_image:
         signed, header = _decode_tiles(content, hdu), _image_header(hdu)
     else:
