@@ -278,8 +278,9 @@ def _is_copy(frequency, value, other, strength, window) -> bool:
         off = distance - rate * round(distance / rate)
         if abs(off) > max(near, 1e-3 * rate * math.log10(max(strength, 10))):
             continue
-        x = distance * window.columns * window.pixel_time
-        lobe = float(np.sinc(x)) ** 2 if abs(x) < 0.5 else 1 / (math.pi * x) ** 2
+        # the line bin that shows the copy is up to half a step nearer
+        x = max(abs(distance) - 0.5 * window.step, 0.0) * window.columns * window.pixel_time
+        lobe = float(np.sinc(x)) ** 2 if x < 0.5 else 1 / (math.pi * x) ** 2
         if value < 3 * strength * lobe + 10:
             return True
     return False
