@@ -12,9 +12,9 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
+from calcamp.campaign import scripts as writer
 from calcamp.campaign.core import find_test
 from calcamp.campaign.workspace import of as workspace_of
 from calcamp.config import lookup
@@ -206,7 +206,7 @@ def _present(chamber, key: tuple) -> float:
 
 def _write(path: Path, chamber, values: dict, what: str, source: str, who: str) -> None:
     entry = {
-        "when": f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+        "when": f"{writer.now():%Y-%m-%d %H:%M:%S}",
         "who": who or _user(),
         "what": what,
         "source": source,

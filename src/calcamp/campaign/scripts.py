@@ -276,7 +276,7 @@ def prepare_input(read: ScriptInput) -> list[Prepared]:
 
 
 def now() -> datetime:
-    """The time that file names and inventory carry."""
+    """The time that file names, inventories and histories carry; one place, so that examples can set it."""
     return datetime.now()
 
 

@@ -16,10 +16,10 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints, model_validator
 
+from calcamp.campaign import scripts as writer
 from calcamp.campaign.catalogue import split_tag
 from calcamp.campaign.core import CampaignError
 from calcamp.campaign.duration import test_minutes
-from calcamp.campaign.scripts import difference_lines, differences, read_document
 from calcamp.config.errors import raise_all
 from calcamp.config.shape import File
 from calcamp.data import scripts as files
@@ -83,7 +83,7 @@ class Built:
 
 def read_input(path: Path | str) -> SessionsInput:
     """Input of the session builder; ConfigError with file, line and key when it is not usable."""
-    read = SessionsInput.from_document(read_document(path))
+    read = SessionsInput.from_document(writer.read_document(path))
     faults = []
     for session, tests in read.sessions.items():
         for number, test in enumerate(tests):
@@ -251,7 +251,7 @@ def copy_verified(source: Path, target: Path) -> str:
 
 def move_aside(folder: Path, when: datetime | None = None) -> Path:
     """Rename a folder to ``<name>_replaced_<time>``; never over another one."""
-    stamp = f"{when or datetime.now():%Y%m%dT%H%M%S}"
+    stamp = f"{when or writer.now():%Y%m%dT%H%M%S}"
     for suffix in ("", *(f"_{n}" for n in range(2, 1000))):
         target = folder.with_name(f"{folder.name}_replaced_{stamp}{suffix}")
         if not target.exists():
@@ -333,7 +333,7 @@ def deliver(
         Incomplete session folder, absent destination, or a folder of that name there with other content
         (`replace` moves it aside). Nothing has been written then.
     """
-    when = when or datetime.now()
+    when = when or writer.now()
     source, destination = Path(source).resolve(), Path(destination)
     folders = session_folders(source)
     if not destination.is_dir():
@@ -390,7 +390,9 @@ def _described(folder, target, names, content, before, digests) -> Delivered:
         scripts=tuple(names),
         frames=sum(column.frames for columns in in_order for column in columns),
         minutes=sum(test_minutes(columns) for columns in in_order),
-        changes=None if before is None else tuple(difference_lines(differences(before, content))),
+        changes=None
+        if before is None
+        else tuple(writer.difference_lines(writer.differences(before, content))),
         digests=digests,
     )
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from calcamp.campaign import scripts as writer
 from calcamp.campaign.catalogue import FULL
 from calcamp.config import lookup
 from calcamp.config.errors import ConfigError
@@ -139,7 +140,7 @@ def session_text(
     exist in this version are listed as comments. With `days` the data are there (mode aim), without them the
     day-folder is that of `when` (mode wait).
     """
-    when = when or datetime.now()
+    when = when or writer.now()
     head = {
         "session": name,
         "block": block,
@@ -247,7 +248,7 @@ def create(asked: Asked, when: datetime | None = None) -> tuple[Workspace, list[
         The workspace or a part of it exists, a disk is absent, the block or chamber is unknown. Nothing has been
         written then.
     """
-    when = when or datetime.now()
+    when = when or writer.now()
     root = Path(os.path.abspath(asked.root))
     _check_places(asked, root)
     block_text, chamber = _block_text(asked)
@@ -458,6 +459,8 @@ def problems(folder: Path | str) -> list[Problem]:
         found += _faults(lambda path=path: lookup.load_chamber(path, path.parent))
     for path in home.sessions:
         found += _session_problems(path)
+    for path in sorted((*home.scripts.glob("*.yaml"), *home.scripts.glob("*.json"))):
+        found += _input_problems(path)
     return list(dict.fromkeys(found))
 
 
@@ -494,6 +497,20 @@ def _block_problems(path: Path) -> list[Problem]:
                 )
             )
     return found
+
+
+def _input_problems(path: Path) -> list[Problem]:
+    """Faults of an input of the script writer or the session builder; other files are passed over."""
+    from calcamp.campaign import sessions
+
+    found = _faults(lambda: writer.read_document(path))
+    if found:
+        return found
+    data = writer.read_document(path).data
+    keys = set(data) if isinstance(data, dict) else set()
+    if "toWrite" in keys:
+        return _faults(lambda: writer.chamber_and_equipment(writer.read_input(path)))
+    return _faults(lambda: sessions.read_input(path)) if "sessions" in keys else []
 
 
 def _session_problems(path: Path) -> list[Problem]:

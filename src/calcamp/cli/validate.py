@@ -176,9 +176,8 @@ def _session(path: Path) -> dict:
 def _workspace(folder: Path) -> int:
     """Check every YAML and link of a workspace; exit status."""
     faults, seen = [], 0
-    for link in sorted(p for p in folder.iterdir() if p.is_symlink()):
-        if not link.exists():
-            faults.append(f"{link}: broken link to {link.readlink()}; make it point to the data")
+    for link in sorted(p for p in folder.iterdir() if p.is_symlink() and not p.exists()):
+        faults.append(f"{link}: broken link to {link.readlink()}; mount the disk, or make the link again")
     for path in sorted(
         {*folder.glob("*.yaml"), *folder.glob("config/**/*.yaml"), *folder.glob("ANALYSIS/**/*.yaml")}
     ):
@@ -200,6 +199,11 @@ def _workspace(folder: Path) -> int:
                 for w in found["words"]
                 if "XX" in w
             ]
+    from calcamp.campaign import workspace
+
+    if workspace.is_workspace(folder):
+        faults += [str(problem) for problem in workspace.problems(folder)]
+    faults = list(dict.fromkeys(line for fault in faults for line in fault.splitlines()))
     for line in faults:
         print(line, file=sys.stderr)
     if not seen:
