@@ -4,7 +4,7 @@ import sys
 from dataclasses import dataclass
 
 import pytest
-from cli_support import NOSTROMO, write_json
+from tests.cli.cli_support import NOSTROMO, write_json
 
 
 @dataclass

@@ -7,9 +7,9 @@ import re
 import shutil
 
 import pytest
-from cli_support import NOSTROMO, tree, write_json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.cli.cli_support import NOSTROMO, tree, write_json
 
 from calcamp.campaign.catalogue import FULL
 from calcamp.campaign.scripts import read_input

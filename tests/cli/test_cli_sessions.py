@@ -5,7 +5,7 @@ import json
 import shutil
 
 import pytest
-from cli_support import NOSTROMO, SESSIONS, tree, write_json
+from tests.cli.cli_support import NOSTROMO, SESSIONS, tree, write_json
 
 D11 = [
     f"vis_CalCamp_{test}_01Apr19_v7.5.X.xlsx" for test in ("BIAS01", "BIAS02", "CHINJ01", "CHINJ02", "TP01")

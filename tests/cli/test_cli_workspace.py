@@ -8,7 +8,7 @@ import sys
 
 import openpyxl
 import pytest
-from cli_support import NOSTROMO, tree, write_json
+from tests.cli.cli_support import NOSTROMO, tree, write_json
 
 from calcamp.config.lookup import find_file, load_chamber
 
