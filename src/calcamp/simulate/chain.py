@@ -13,7 +13,7 @@ inject         charge injection                             ``state.charge``
 pump           trap pumping                                 ``state.charge``
 transfer       read-out of the rows, charge made meanwhile  ``state.signal``, whole quadrant
 crosstalk      between channels (scope ``exposure``)        ``state.signal``, e-
-nonlinearity                                                ``state.signal``, e-
+nonlinearity   response of the chain, hard edge                ``state.signal``, e-
 amplify        gain, read noise                             ``state.signal``, ADU
 bias           offset, drift, structure, pick-up            ``state.signal``, ADU
 adc            rounding, clipping, stuck bits, window       ``state.counts``
@@ -82,6 +82,8 @@ class State:
     exposure: Exposure
     detector: Detector
     random: Callable[[str], np.random.Generator]  # a stream of its own for each plug-in
+    # the same, but one for all channels of an exposure: lamp, shutter
+    common: Callable[[str], np.random.Generator] | None = None
     expectation: bool = False  # mean values in place of random draws
     charge: np.ndarray | None = None  # e-, image area; None while empty
     signal: np.ndarray | None = None  # e- then ADU, whole quadrant; None while empty

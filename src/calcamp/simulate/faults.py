@@ -40,6 +40,8 @@ KINDS = {
     "offset_step": Kind("60 ADU more in one quadrant", ccd=1, quadrant="E", value=60.0),
     "noisy_frame": Kind("read noise three times as high", ccd=1, value=3.0),
     "dead_quadrant": Kind("all pixels equal", default="all", ccd=1, quadrant="E", value=1.0),
+    "lamp_off": Kind("no light in the exposure", value=0.0),
+    "lamp_low": Kind("the lamp gives 5 % less light", value=0.95),
     "light_leak": Kind("light that falls off along the rows, 0.5 e-/s", default="all", value=0.5),
 }
 

@@ -60,7 +60,13 @@ def simulate_frame(
     Every plug-in gets a stream of its own, spawned from `rng`: a plug-in added later changes no other.
     """
     base = int(rng.integers(2**63))
-    state = State(truth, exposure, detector, random=lambda name: stream(base, name))
+    state = State(
+        truth,
+        exposure,
+        detector,
+        random=lambda name: stream(base, name),
+        common=lambda name: stream(base, "block", name),
+    )
     return next(run([state])).counts
 
 
@@ -113,4 +119,7 @@ class Scene:
         def random(name: str):
             return stream(self.seed, "frame", exposure.obsid, ccd, quadrant, name)
 
-        return State(self.channel(ccd, quadrant), exposure, self.detector, random)
+        def common(name: str):
+            return stream(self.seed, "frame", exposure.obsid, "block", name)
+
+        return State(self.channel(ccd, quadrant), exposure, self.detector, random, common)

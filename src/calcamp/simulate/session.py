@@ -104,7 +104,7 @@ def simulate_session(
         requests, chamber, equipment, start_of(folders, start), seed, first_obsid, parse_faults(faults)
     )
     offsets = {ccd: {q: block.expected_offset(ccd, q) for q in QUADRANTS} for ccd in CCDS}
-    scene = Scene(detector, seed, offsets, dict(settings or {}))
+    scene = Scene(detector, seed, offsets, settings)
     work = [Job(scene, exposure, folder_for(folders, exposure.start), placed) for exposure in exposures]
     for folder in {job.folder for job in work}:
         folder.mkdir(parents=True, exist_ok=True)
