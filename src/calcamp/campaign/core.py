@@ -65,6 +65,8 @@ class Subtask:
     needs: tuple[Need, ...] = ()
     version: int = 1
     production: bool = True  # part of `do: all`
+    # (test, chamber, detector) -> what the step must know of the chamber, as plain data; None: nothing
+    chamber_data: Callable[[object, object, object], dict] | None = None
     aliases: tuple[str, ...] = ()
     mem_mb: int = 1500  # honest figures for the cluster profile, full size
     runtime_min: int = 10
@@ -86,6 +88,8 @@ class Test:
     surrogate: str | None = None  # reads the rows of this test
     wavelength: int | None = None  # nm; 0 neutral density, 2000 open
     campaign_types: tuple[str, ...] = ("Full",)
+    # (test, chamber, detector) -> what limits are relative to, as plain data for the judge
+    chamber_data: Callable[[object, object, object], dict] | None = None
 
     def subtask(self, name: str) -> Subtask:
         for subtask in self.subtasks:

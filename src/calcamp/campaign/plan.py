@@ -100,7 +100,7 @@ class Plan:
             detector,
             limits,
         )
-        self.results = Results(session.results_root, session.session)
+        self.results = Results(_from_here(session.results_root), session.session)
         self.tests: dict[str, PlannedTest] = {}
         can_run = runnable_families()
         names = [split_name(name)[0] for name in session.tests]
@@ -229,7 +229,9 @@ class Plan:
         """Calibration products named for a test: kind -> {path, sha256} of this CCD."""
         planned = self.tests[name]
         prep = self.options(name, "prep")
-        needs = {need.kind for s in (planned.test.subtask(subtask), *_prep_of(planned.test)) for need in s.needs}
+        needs = {
+            need.kind for s in (planned.test.subtask(subtask), *_prep_of(planned.test)) for need in s.needs
+        }
         # A product whose use is switched off is no input: another one of it re-runs nothing.
         switches = {"mask": "use_mask", "dq": "use_mask", "bias": "use_bias", "flat": "use_flat"}
         needs -= {kind for kind, switch in switches.items() if not prep.get(switch, True)}
@@ -273,8 +275,11 @@ class Plan:
             "options": self.options(name, subtask),
             "prep_options": self.options(name, "prep") if declared.name not in ALWAYS else {},
             "products": self.products(name, subtask, ccd) if declared.needs else {},
-            "after": list(declared.after),
+            # Rule check waits for nothing, so nothing that went wrong elsewhere may keep it from running.
+            "after": [] if subtask == "check" else list(declared.after),
         }
+        if declared.chamber_data is not None:
+            job["chamber_data"] = declared.chamber_data(planned.test, self.chamber, self.detector)
         if subtask == "check":
             job["exclude"] = self.exclusions(name, ccd)
             job["shutter_closed"] = {
@@ -437,6 +442,9 @@ class Plan:
             **self.limits_of(name),
             **{f"limits_{key}": value for key, value in self.limits.identity().items()},
             "gains": self.gain_numbers(name),
+            "chamber_data": planned.test.chamber_data(planned.test, self.chamber, self.detector)
+            if planned.test.chamber_data
+            else {},
             "hk_calibration": {key: line.model_dump() for key, line in self.block.hk_calibration.items()},
             "detector": self.detector.as_dict(),
             "structure": {k: v for k, v in self.structure(name).items() if k != "commanded"},
@@ -554,6 +562,12 @@ class Plan:
                     )
         if problems:
             raise PlanError("\n".join(problems))
+
+
+def _from_here(path: Path) -> Path:
+    """`path` relative to the working folder when it lies inside: a workspace that is moved stays as it was done."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def _prep_of(test: Test) -> list[Subtask]:

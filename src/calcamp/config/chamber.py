@@ -11,9 +11,12 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 from calcamp.config.errors import ConfigError, did_you_mean
 from calcamp.config.products import QUADRANTS
 from calcamp.config.shape import File, Name, Shape
+from calcamp.detector.geometry import Detector
 
 #: The 20 sources of a CCD: quadrant and first letter of ALPHA, BRAVO, CHARLIE, DELTA, ECHO.
 SPOTS = tuple(quadrant + spot for quadrant in QUADRANTS for spot in "ABCDE")
+
+_FULL_SIZE = Detector("ccd273")
 
 Wavelength = Annotated[int, Field(ge=0, le=3000)]
 Slot = Annotated[int, Field(ge=1, le=6)]
@@ -76,6 +79,31 @@ class Pattern(File):
     def xy(self, ccd: int, spot: str) -> tuple[float, float]:
         x, y = self.positions[ccd][spot]
         return x, y
+
+    def on(self, detector) -> dict[int, dict[str, list[float]]]:
+        """Positions on a detector: a pattern is of the full-size CCD, on a smaller one it is scaled.
+
+        Each half is scaled by itself, so that the injection rows keep their width.
+        """
+        full = _FULL_SIZE
+        if (detector.image_columns, detector.image_rows) == (full.image_columns, full.image_rows):
+            return {
+                ccd: {name: list(xy) for name, xy in spots.items()} for ccd, spots in self.positions.items()
+            }
+        across = detector.image_columns / full.image_columns
+        along = detector.image_rows / full.image_rows
+
+        def scaled(x: float, y: float) -> list[float]:
+            old, new = (
+                (full.image_rows + full.injection_rows, detector.image_rows + detector.injection_rows)
+                if y > full.image_rows
+                else (0, 0)
+            )
+            return [(x + 0.5) * across - 0.5, (y - old + 0.5) * along - 0.5 + new]
+
+        return {
+            ccd: {name: scaled(*xy) for name, xy in spots.items()} for ccd, spots in self.positions.items()
+        }
 
 
 class ShutterTable(File):
