@@ -142,6 +142,10 @@ class Plugin:
         """Truth of one channel: plain numbers and arrays."""
         return {}
 
+    def chamber_settings(self, chamber, detector: Detector) -> dict[str, object]:
+        """Settings that a chamber profile gives; what is set by hand wins over them."""
+        return {}
+
     def active(self, exposure: Exposure) -> bool:
         return True
 

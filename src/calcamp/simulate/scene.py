@@ -28,6 +28,15 @@ def resolve_settings(changes: dict[str, object] | None = None) -> dict[str, dict
     return resolved
 
 
+def chamber_settings(chamber, detector: Detector) -> dict[str, object]:
+    """What a chamber profile decides of the scene: keys ``plugin.setting``."""
+    return {
+        f"{plugin.name}.{key}": value
+        for plugin in plugins()
+        for key, value in plugin.chamber_settings(chamber, detector).items()
+    }
+
+
 def draw_channel(
     seed: int,
     detector: Detector,

@@ -19,7 +19,7 @@ from calcamp.simulate.acquisition import by_date, header_cards, hk_readings, log
 from calcamp.simulate.exposure import Exposure
 from calcamp.simulate.faults import Fault, hk_changes, parse_faults
 from calcamp.simulate.live import play
-from calcamp.simulate.scene import Scene, resolve_settings
+from calcamp.simulate.scene import Scene, chamber_settings, resolve_settings
 from calcamp.simulate.schedule import folder_for, requests_of, schedule, start_of
 from calcamp.simulate.truthfile import refuse_inside, truth_path, write_truth
 
@@ -86,6 +86,7 @@ def simulate_session(
     ------
     InputError : a session that cannot be simulated, or a day-folder that already holds data.
     """
+    settings = {**chamber_settings(chamber, detector), **(settings or {})}
     resolve_settings(settings)
     folders = _folders(session, into)
     target = truth_path(truth, folders[0].parent, session.session)

@@ -115,7 +115,6 @@ class FlatLight(Plugin):
 
     def draw(self, rng, context):
         s = context.settings
-        rows, columns = context.detector.image_shape
         return {
             "saturation": {int(k): float(v) for k, v in (s["saturation"] or {}).items()},
             "nominal_gain": context.detector.nominal_gain,
@@ -156,7 +155,7 @@ class FlatLight(Plugin):
         return FDR * truth["nominal_gain"] / full * max(time, 0.0) * lamp + truth["stray"]
 
     def apply(self, state: State):
-        truth, exposure = state.truth[self.name], state.exposure
+        truth = state.truth[self.name]
         level = self.level(state)
         if level <= 0:
             return
