@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from frames_bias_dark import FULL, MINI, bias_frames
+from tests.analysis.frames_bias_dark import FULL, MINI, bias_frames
 
 from calcamp.analysis.background import box_edges, box_means, fit_surface, interpolate_boxes
 from calcamp.analysis.bias import BiasStream, clipped_stack, fit_settling, stack_noise

@@ -54,7 +54,7 @@ def find_columns(
     column. Means of blocks of rows are compared with the median of the columns to either side; in each
     column the run of blocks of largest significance is sought (a run of n blocks of mean z has z √n), and its
     ends are set to the row by the change of the cumulative sum. What is found is taken out and the search
-    repeated, so a column may hold several runs.
+    repeated, so a column may hold several runs; a run with a gap is divided.
 
     Parameters
     ----------
@@ -91,26 +91,18 @@ def find_columns(
     scale = noise * 0.995 / np.sqrt(np.maximum(count, 1))  # clip at 3 sigma takes 0.5 % of the spread
     z = np.where(count > 0.3 * size, means / scale, 0.0)
     found: list[ColumnDefect] = []
-    for _ in range(3):
+    for _ in range(6):
         runs = _best_runs(z)
         new = []
         for column in np.flatnonzero(runs[2] > sigma):
-            top, bottom, strength = (int(runs[0][column]), int(runs[1][column]), float(runs[2][column]))
-            z[top : bottom + 1, column] = 0.0
-            defect = _measure(
-                residual,
-                work,
-                good,
-                column,
-                edges[top],
-                min(edges[bottom] + size, rows),
-                size,
-                neighbours,
-                noise,
-                strength,
-            )
-            if defect is not None:
-                new.append(defect)
+            top, bottom, strength = int(runs[0][column]), int(runs[1][column]), float(runs[2][column])
+            span = int(edges[top]), int(min(edges[bottom] + size, rows))
+            defect = _measure(residual, work, good, column, *span, size, neighbours, noise, strength)
+            if defect is None:
+                z[top : bottom + 1, column] = 0.0
+                continue
+            z[defect.first // size : defect.last // size + 1, column] = 0.0
+            new.append(defect)
         found += [d for d in new if abs(d.level) > threshold and d.length >= least]
         if not new:
             break
@@ -156,6 +148,7 @@ def _measure(
     inner = slice(start + size // 2, max(stop - size // 2, start + size // 2 + 1))
     half = 0.5 * float(np.mean(series[inner]))
     start, stop = _edge(series, half, start, stop, size)
+    start, stop = _larger_part(series, start, stop, noise)
     if stop <= start:
         return None
     values = (
@@ -190,6 +183,27 @@ def _edge(series, half, start, stop, size) -> tuple[int, int]:
     begin = int(np.argmin(gain[: middle + 1]))
     end = middle + int(np.argmax(gain[middle:]))
     return low + begin, low + end
+
+
+def _larger_part(series, start, stop, noise) -> tuple[int, int]:
+    """The more significant side of a gap, when the run has one: a stretch lower than the run by 6 sigma."""
+    part = series[start:stop]
+    if part.size < 10:
+        return start, stop
+    level = float(part.mean())
+    sums = np.concatenate([[0.0], np.cumsum(np.sign(level) * (0.5 * level - part))])
+    # largest rise of the running sum: the stretch that looks least like the run
+    lowest = np.minimum.accumulate(sums)
+    end = int(np.argmax(sums - lowest))
+    begin = int(np.argmin(sums[: end + 1]))
+    if end <= begin:
+        return start, stop
+    deficit = abs(float((level - part[begin:end]).sum())) / (noise * math.sqrt(end - begin))
+    if deficit < 6:
+        return start, stop
+    left, right = part[:begin], part[end:]
+    weight = [abs(float(side.sum())) / math.sqrt(side.size) if side.size else 0.0 for side in (left, right)]
+    return (start, start + begin) if weight[0] >= weight[1] else (start + end, stop)
 
 
 def _join(found: list[ColumnDefect]) -> list[ColumnDefect]:
