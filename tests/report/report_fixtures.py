@@ -529,12 +529,13 @@ def bias_tables(folder: Path, n: int, rng, detector: Detector) -> None:
         {"offset": "adu", "gradient_rows": "adu", "gradient_columns": "adu"},
     )
     profile_table(folder, rng, detector, 2.0)
-    spectrum: dict[str, list] = {k: [] for k in ("ccd", "quadrant", "frequency", "power")}
+    spectrum: dict[str, list] = {k: [] for k in ("ccd", "quadrant", "frequency", "power", "component")}
     peaks: dict[str, list] = {k: [] for k in ("ccd", "quadrant", "frequency", "power", "significance")}
     frequency = np.geomspace(1, 35000, 1500)
     for c, q in channels():
         power = 4e-5 * (1 + 50 / frequency) * rng.gamma(8, 1 / 8, len(frequency))
         power[1100 + 20 * c] *= 30
+        spectrum["component"] += ["rows"] * 600 + ["pixels"] * (len(frequency) - 600)
         spectrum["ccd"] += [c] * len(frequency)
         spectrum["quadrant"] += [q] * len(frequency)
         spectrum["frequency"] += frequency.round(3).tolist()

@@ -369,7 +369,10 @@ def scope_text(scope) -> str:
         if key in ("ccd", "quadrant") or value in (None, [], ""):
             continue
         name = {"obsid": "OBSID", "obsids": "OBSIDs"}.get(key, key)
-        parts.append(f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+        if isinstance(value, list):
+            more = f" and {len(value) - 8} more" if len(value) > 8 else ""
+            value = ", ".join(map(str, value[:8])) + more
+        parts.append(f"{name} {value}")
     return ", ".join(parts)
 
 

@@ -42,13 +42,14 @@ def sections(data: ReportData) -> list[Section]:
 
 # ---- read noise ---------------------------------------------------------------------------------------
 PARTS = (
-    ("total", "total"),
-    ("white", "pixel noise"),
-    ("row_noise", "row to row"),
-    ("column_pattern", "column pattern"),
-    ("drift", "drift"),
+    ("total", "total", "black", "o"),
+    ("white", "pixel noise", "blue", "s"),
+    ("row_noise", "row to row", "orange", "D"),
+    ("fixed_pattern", "fixed pattern", "sky", "P"),
+    ("column_pattern", "of it columns", "green", "^"),
+    ("row_pattern", "of it rows", "red", "<"),
+    ("drift", "drift", "purple", "v"),
 )
-_PART_COLOURS = dict(zip((p for p, _ in PARTS), ("black", "blue", "orange", "green", "purple"), strict=True))
 
 
 def read_noise(data: ReportData) -> list:
@@ -59,7 +60,7 @@ def read_noise(data: ReportData) -> list:
     blocks: list = [
         Text(
             "Read noise comes from differences of consecutive frames where the method is “pairs”, quantisation (1/12 ADU²) "
-            "removed. The parts add in quadrature: pixel noise, row-to-row noise, column pattern, drift between frames."
+            "removed. The parts that add in quadrature to the total: pixel noise, row-to-row noise, fixed pattern, drift between frames."
         )
     ]
     image = _image_rows(table)
@@ -87,33 +88,26 @@ def _image_rows(table):
 
 def _draw_parts(figure, table) -> None:
     rows = _image_rows(table)
-    names = [name for name, _ in PARTS if name in rows]
-    if not names:
-        raise fig.NoData("table read_noise has no parts (white, row_noise, column_pattern, drift)")
+    parts = [part for part in PARTS if part[0] in rows]
+    if not parts:
+        raise fig.NoData("table read_noise has no parts (white, row_noise, fixed_pattern, drift)")
     axes = fig.ccd_panels(figure, bottom=0.1)
     for ccd, ax in axes.items():
         part = rows.select(ccd=ccd)
         x = np.array([QUADRANTS.index(q) for q in part["quadrant"]], dtype=float)
-        for k, name in enumerate(names):
-            colour = fig.COLOURS[_PART_COLOURS[name]]
-            fig.points(
-                ax,
-                x + 0.12 * (k - 2),
-                part.floats(name),
-                part.floats(f"{name}_err"),
-                colour,
-                "osD^v"[k],
-                line=False,
-            )
+        for k, (name, _, colour, marker) in enumerate(parts):
+            values = part.floats(name)
+            values = np.where(values > 0, values, np.nan)
+            at = x + 0.1 * (k - (len(parts) - 1) / 2)
+            fig.points(ax, at, values, part.floats(f"{name}_err"), fig.COLOURS[colour], marker, line=False)
         ax.set_xlim(-0.6, 3.6)
         fig.name_ticks(ax, QUADRANTS)
         ax.set_yscale("log")
     fig.share_limits(axes, x=False)
     fig.axis_labels(figure, y=f"noise [{table.unit('read_noise') or 'ADU'}]")
-    titles = dict(PARTS)
     entries = {
-        titles[n]: {"color": fig.COLOURS[_PART_COLOURS[n]], "marker": "osD^v"[k], "linewidth": 0}
-        for k, n in enumerate(names)
+        text: {"color": fig.COLOURS[colour], "marker": marker, "linewidth": 0}
+        for _, text, colour, marker in parts
     }
     fig.legend(figure, entries)
 
@@ -147,8 +141,8 @@ def _regions_table(table) -> TableBlock:
 
 def _parts_table(table) -> TableBlock:
     """The parts of the noise of the image area, a row per quadrant."""
-    names = [name for name, _ in PARTS if name in table]
-    titles = dict(PARTS)
+    titles = {name: text for name, text, *_ in PARTS if name in table}
+    names = list(titles)
     rows = [
         [Cell(label(row.get("ccd"), row.get("quadrant")))]
         + [
@@ -195,8 +189,8 @@ def _offset_table(table) -> Beam:
 
 _DRIFT_ROWS = (
     ("offset", "offset − first [ADU]"),
-    ("gradient_rows", "along rows"),
-    ("gradient_columns", "along columns"),
+    ("gradient_rows", "slope with row\n[ADU/1000 px]"),
+    ("gradient_columns", "slope with column\n[ADU/1000 px]"),
 )
 
 
@@ -217,16 +211,8 @@ def _draw_drift(figure, table, data) -> None:
                 x = fig.abscissa(part["obsid"], times)
                 fig.points(ax, x, y, error, fig.QUADRANT_COLOURS[quadrant], fig.MARKERS[quadrant])
         fig.share_limits(axes, least_y=0.02)
-        unit = f" [{table.unit(name)}]" if name != "offset" and table.unit(name) else ""
-        figure.text(
-            0.004,
-            top - 0.125,
-            ylabel.replace(" [ADU]", "\n[ADU]") + unit.replace(" [", "\n["),
-            va="center",
-            rotation=90,
-            fontsize=6.5,
-            ha="left",
-        )
+        text = ylabel.replace(" [ADU]", "\n[ADU]")
+        figure.text(0.004, top - 0.125, text, va="center", rotation=90, fontsize=6.5, ha="left")
     fig.axis_labels(figure, xlabel)
     fig.legend(figure, quadrant_entries())
 
@@ -259,16 +245,21 @@ def spectrum(data: ReportData) -> list:
 
 def _draw_spectrum(figure, table, peaks) -> None:
     axes = fig.beam_panels(figure)
-    everything = []
+    everything, entries = [], {}
     for (ccd, quadrant), ax in axes.items():
         part = table.select(ccd=ccd, quadrant=quadrant)
-        x, y = part.floats("frequency"), part.floats("power")
-        good = (x > 0) & (y > 0)
-        x, y = x[good], y[good]
-        if len(x):
-            x, low, high = _envelope(np.log10(x), np.log10(y))
-            ax.fill_between(x, low, high, color=fig.COLOURS["blue"], linewidth=0.4)
-            everything += [low, high]
+        for component, colour in zip(
+            part.distinct("component") or [None], ("blue", "orange", "green"), strict=False
+        ):
+            rows = part if component is None else part.select(component=component)
+            x, y = rows.floats("frequency"), rows.floats("power")
+            good = (x > 0) & (y > 0)
+            if good.any():
+                x, low, high = _envelope(np.log10(x[good]), np.log10(y[good]))
+                ax.fill_between(x, low, high, color=fig.COLOURS[colour], linewidth=0.4)
+                everything += [low, high]
+                if component is not None:
+                    entries[f"from {component}"] = {"color": fig.COLOURS[colour]}
         if peaks is not None and "frequency" in peaks:
             at = peaks.select(ccd=ccd, quadrant=quadrant).floats("frequency")
             at = np.log10(at[at > 0])
@@ -284,6 +275,8 @@ def _draw_spectrum(figure, table, peaks) -> None:
         raise fig.NoData("table spectrum has no positive powers")
     fig.span(axes, everything, margin=0.15)
     fig.share_limits(axes, y=False)
+    if entries:
+        fig.legend(figure, entries)
     unit_f, unit_p = table.unit("frequency") or "Hz", table.unit("power") or "ADU²/Hz"
     fig.axis_labels(figure, f"log₁₀ frequency [{unit_f}]", f"log₁₀ power [{unit_p}]")
 
@@ -365,6 +358,19 @@ def settling(data: ReportData) -> list:
 
 
 # ---- master bias --------------------------------------------------------------------------------------------
+_MASTER_COLUMNS = [
+    "ccd",
+    "quadrant",
+    "frames",
+    "fixed_pattern",
+    "row_pattern",
+    "column_pattern",
+    "residual_pattern",
+    "noise",
+]
+_MASTER_COLUMNS += ["image_level", "mean_count", "unstable", "flag"]
+
+
 def master(data: ReportData) -> list:
     """Master bias images in the beam layout with one scale, and fixed-pattern numbers."""
     blocks: list = []
@@ -372,7 +378,9 @@ def master(data: ReportData) -> list:
     if table is None:
         blocks += data.missing("master_bias")
     else:
-        blocks.append(plain_table(table, caption="Fixed pattern of the master bias: rms and its parts"))
+        blocks.append(
+            plain_table(table, _MASTER_COLUMNS, "Fixed pattern of the master bias: rms and its parts")
+        )
     if any(data.product("EUC_MASTERBIAS", ccd) for ccd in (1, 2, 3)):
         caption = "Master bias (image area, means of square blocks), quadrants as seen, one common scale from the 5th to the 95th percentile."
         blocks.append(

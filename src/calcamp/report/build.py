@@ -85,9 +85,10 @@ def build_report(
         page = _page(data, frame, draft)
         name = _safe_name(folder.name)
         built = BuiltReport(folder / f"{name}_report.html", None)
-        _write(built.html, _render("report.html.j2", page))
+        html = _render("report.html.j2", page)  # one text for both: file links are for the summary only
+        _write(built.html, html)
         if process is not None:
-            _write_pdf(process, data, _render("report.html.j2", page), folder / f"{name}_report.pdf", built)
+            _write_pdf(process, data, html, folder / f"{name}_report.pdf", built)
     finally:
         if process is not None:
             process.close()

@@ -144,7 +144,7 @@ def _front_facts(data: ReportData) -> list[list[tuple[str, str]]]:
         ("Session", _text(verdict.get("session"))),
         ("OBSIDs", obsid_range(data)),
         ("Day-folders", ", ".join(map(folder_name, as_list(verdict.get("day_folders")))) or NOT_MEASURED),
-        ("Script", _text(verdict.get("script"))),
+        ("Script", _text(verdict.get("script")).removesuffix(".xlsx")),
         (
             "Status, run",
             f"{_text(verdict.get('status'))}; {_stamp(verdict.get('started'))} to {_stamp(verdict.get('ended'))}",
@@ -718,7 +718,7 @@ def _draw_hk(figure, keys, rows, table, times, xlabel, bounds) -> None:
         part = table.select(key=key)
         x = fig.abscissa(part["obsid"], times)
         mean, low, high = part.floats("mean"), part.floats("min"), part.floats("max")
-        ax.vlines(x, low, high, color=fig.COLOURS["sky"], linewidth=1.4)
+        fig.bars(ax, x, low, high, fig.COLOURS["sky"], 1.4)
         fig.points(ax, x, mean, marker="o")
         commanded = part.floats("commanded")
         if np.isfinite(commanded).any():

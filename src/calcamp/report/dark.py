@@ -73,10 +73,12 @@ def current(data: ReportData) -> list:
                 Cell(number(row.get("systematic"), 2)),
                 Cell(number(row.get("dark_current_limit95"), 3)),
                 Cell("limit" if limit else "value", align="l"),
+                Cell(with_error(row.get("dark_current_ref"), row.get("dark_current_ref_err"))),
                 Cell(with_error(row.get("signal_adu"), row.get("signal_adu_err"))),
                 Cell(with_error(row.get("dsnu"), row.get("dsnu_err"))),
                 Cell(number(row.get("n_hot"))),
                 Cell(number(row.get("n_hot_columns"))),
+                Cell(number(row.get("n_unstable"))),
                 Cell(number(row.get("cosmics"))),
                 Cell(
                     "" if flag in (None, "", 0, "0") else str(flag),
@@ -91,10 +93,12 @@ def current(data: ReportData) -> list:
         "Syst.",
         "95 % limit",
         "Quoted",
+        "At ref. T",
         "Signal [ADU]",
         "DSNU",
         "Hot px",
         "Hot col.",
+        "Unstable",
         "Cosmics",
         "Flag",
     ]
@@ -103,9 +107,30 @@ def current(data: ReportData) -> list:
             "Dark current is the clipped mean of the image minus that of the overscan, minus the same in the bias frames where a "
             "bias is given, times gain over exposure time. Where it is compatible with zero the 95 % upper limit is quoted (<)."
         ),
+        *_conditions(table),
         Beam(cells, f"Dark current [{unit}]"),
         TableBlock(header, rows, f"Dark current [{unit}], statistical and systematic error", compact=True),
     ]
+
+
+def _conditions(table) -> list:
+    """Temperature, bias and gain of the measurement, in words."""
+    words = []
+    for row in table.rows():
+        if row.get("temperature") is not None and not any(w.startswith(f"CCD{row['ccd']} ") for w in words):
+            words.append(f"CCD{row['ccd']} {with_error(row['temperature'], row.get('temperature_err'))} K")
+    out = [Text(f"Temperature of the CCDs: {', '.join(words)}.")] if words else []
+    rows = table.rows()
+    if rows and "bias_subtracted" in table and not all(_is_true(r.get("bias_subtracted")) for r in rows):
+        out.append(
+            Note(
+                "No bias product was taken off everywhere: the signal of read-out is part of the figure.",
+                "warning",
+            )
+        )
+    if "gain_nominal" in table and any(_is_true(r.get("gain_nominal")) for r in rows):
+        out.append(Note("The gain is the nominal one, the block has no measured gain yet.", "warning"))
+    return out
 
 
 def exposures(data: ReportData) -> list:
@@ -264,7 +289,13 @@ def hot_pixels(data: ReportData) -> list:
     blocks.append(
         plain_table(table, caption="Hot pixels, hottest first (image area, canonical position)", limit=40)
     )
-    return blocks
+    return [*blocks, *hot_columns(data)]
+
+
+def hot_columns(data: ReportData) -> list:
+    """Table of whole and partial columns, when the test made one."""
+    table = data.table("hot_columns")
+    return [] if table is None else [plain_table(table, caption="Hot and dead columns", limit=30)]
 
 
 def _draw_hot(figure, table, detector) -> None:

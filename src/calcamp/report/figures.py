@@ -195,7 +195,7 @@ def draw_frames(figure) -> None:
         for at, text in ticks(ax.get_xlim(), ax.get_xscale(), getattr(ax, "calcamp_names", None), 3):
             x = x0 + at * (x1 - x0)
             marks.append([(x, y0), (x, y0 + 0.035 / height)])
-            if show_x:
+            if show_x and at < 0.94:  # a label at the edge would run into the next panel's
                 figure.text(x, y0 - 0.03 / height, text, ha="center", va="top", fontsize=6)
         for at, text in ticks(ax.get_ylim(), ax.get_yscale(), None, 3):
             y = y0 + at * (y1 - y0)
@@ -336,10 +336,27 @@ def title_only(figure, text: str) -> None:
 
 
 def points(ax, x, y, error=None, colour=COLOURS["blue"], marker="o", line: bool = True) -> None:
-    """Points with error bars where an error is known; the line only guides the eye."""
-    ax.plot(x, y, color=colour, marker=marker, linewidth=0.7 if line else 0, markeredgewidth=0)
+    """Points with error bars where an error is known; the line only guides the eye.
+
+    Artists are added directly: ``plot`` and ``vlines`` take three times as long, and there are hundreds.
+    """
+    from matplotlib.lines import Line2D
+
+    ax.add_line(Line2D(x, y, color=colour, marker=marker, linewidth=0.7 if line else 0, markeredgewidth=0))
     if error is not None and np.isfinite(error).any():
-        ax.vlines(x, y - error, y + error, color=colour, linewidth=0.7)
+        bars(ax, x, y - error, y + error, colour, 0.7)
+    ax.autoscale_view()
+
+
+def bars(ax, x, low, high, colour, width: float) -> None:
+    """Vertical bars from `low` to `high`."""
+    from matplotlib.collections import LineCollection
+
+    ends = np.stack([np.stack([x, low], axis=-1), np.stack([x, high], axis=-1)], axis=1)
+    ends = ends[np.isfinite(ends).all(axis=(1, 2))]
+    ax.add_collection(LineCollection(ends, colors=colour, linewidths=width), autolim=False)
+    if len(ends):
+        ax.update_datalim(ends.reshape(-1, 2))
 
 
 def limits(ax, low, high) -> None:
