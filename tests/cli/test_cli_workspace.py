@@ -122,6 +122,7 @@ def test_a_new_block_lacks_its_serials(calcamp, disks):
 # ---- validate ------------------------------------------------------------------------------------
 def test_validate_finds_broken_links_missing_serials_and_absent_data(calcamp, home, disks):
     assert calcamp("validate", home).code == 0
+    assert calcamp("validate", ".", cwd=home).code == 0
     shutil.rmtree(disks / "acq")
     block = home / "config" / "blocks" / "NOSTROMO.yaml"
     block.write_text(block.read_text().replace("14888-88-82", "14XXX-XX-XX"))

@@ -472,7 +472,7 @@ def operators_text(delivered: Sequence[Delivered], block: str | None = None) -> 
     for item in delivered:
         hours, minutes = divmod(round(item.minutes), 60)
         lines += [
-            f"Session {item.name}: {len(item.scripts)} tests, {item.frames} frames, about {hours} h {minutes:02d} min",
+            f"Session {item.name}: {len(item.scripts)} test{'s' if len(item.scripts) != 1 else ''}, {item.frames} frames, about {hours} h {minutes:02d} min",
             f"  folder:   {item.folder}",
             f"  sequence: TEST_SEQUENCE_{item.name}.txt",
             *(f"    {number}. {name}" for number, name in enumerate(item.scripts, 1)),

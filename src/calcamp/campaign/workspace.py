@@ -22,6 +22,8 @@ from pathlib import Path
 from calcamp.campaign import scripts as writer
 from calcamp.campaign.catalogue import FULL
 from calcamp.config import lookup
+from calcamp.config.block import Block
+from calcamp.config.chamber import Chamber
 from calcamp.config.errors import ConfigError
 from calcamp.config.yamlfile import dump_yaml
 from calcamp.data.files import InputError, write_atomic
@@ -456,7 +458,7 @@ def problems(folder: Path | str) -> list[Problem]:
     for path in home.blocks:
         found += _block_problems(path)
     for path in sorted((home.config / "chambers").glob("*.yaml")):
-        found += _faults(lambda path=path: lookup.load_chamber(path, path.parent))
+        found += _faults(lambda path=path: Chamber.load(path))
     for path in home.sessions:
         found += _session_problems(path)
     for path in sorted((*home.scripts.glob("*.yaml"), *home.scripts.glob("*.json"))):
@@ -480,10 +482,10 @@ def _faults(load) -> list[Problem]:
 
 
 def _block_problems(path: Path) -> list[Problem]:
-    found = _faults(lambda: lookup.load_block(path, path.parent))
+    found = _faults(lambda: Block.load(path))
     if found:
         return found
-    block = lookup.load_block(path, path.parent)
+    block = Block.load(path)
     for key, value in block.serials.items():
         if not value.strip() or "XX" in value:
             one = block.error(
