@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_fixtures import ecsv, make_test
+from tests.report.report_fixtures import ecsv, make_test
 
 from calcamp.report.build import build_report
 

@@ -6,7 +6,7 @@ import http.server
 import threading
 
 import pytest
-from report_fixtures import make_test
+from tests.report.report_fixtures import make_test
 
 from calcamp.report.build import build_report
 from calcamp.report.pdf import PdfError, PdfProcess, make_fetcher, render

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from report_fixtures import make_test
+from tests.report.report_fixtures import make_test
 
 from calcamp.report.summary import write_summary
 
