@@ -116,7 +116,7 @@ def _side_medians(means: np.ndarray, neighbours: int) -> np.ndarray:
     filled = np.nan_to_num(means)
     footprint = np.ones((1, 2 * neighbours + 1), bool)
     footprint[0, neighbours] = False
-    return median_filter(filled, footprint=footprint, mode="nearest")
+    return median_filter(filled, footprint=footprint, mode="mirror")
 
 
 def _best_runs(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -145,7 +145,8 @@ def _measure(
     reference = np.nan_to_num(_row_medians(around))
     reference, _ = running_mean(reference, min(101, rows - 1 + rows % 2))
     series = np.where(good[:, column], work[:, column] - reference, 0.0)
-    inner = slice(start + size // 2, max(stop - size // 2, start + size // 2 + 1))
+    # Without its half blocks at the ends, which may lie outside; a run of one (last, short) block is taken whole.
+    inner = slice(start + size // 2, stop - size // 2) if stop - start > size else slice(start, stop)
     half = 0.5 * float(np.mean(series[inner]))
     start, stop = _edge(series, half, start, stop, size)
     start, stop = _larger_part(series, start, stop, noise)
