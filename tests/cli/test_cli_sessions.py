@@ -1,11 +1,17 @@
 """calcamp sessions: folders, order, refusals, replacing, delivery."""
 
+import contextlib
 import copy
 import json
 import shutil
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tests.cli.cli_support import NOSTROMO, SESSIONS, tree, write_json
+
+from calcamp.campaign.sessions import read_input
+from calcamp.config.errors import ConfigError
 
 D11 = [
     f"vis_CalCamp_{test}_01Apr19_v7.5.X.xlsx" for test in ("BIAS01", "BIAS02", "CHINJ01", "CHINJ02", "TP01")
@@ -232,3 +238,29 @@ def test_a_damaged_list_of_deliveries(calcamp, built, tmp_path):
     done = calcamp("sessions", "deliver", built, "--to", "disk")
     assert done.code == 2
     assert "DELIVERIES.json" in done.err
+
+
+# ---- any damage gives a message --------------------------------------------------------------------
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    sessions=st.dictionaries(
+        st.from_regex(r"[A-Za-z0-9_]{1,8}", fullmatch=True),
+        st.lists(
+            st.sampled_from(["BIAS01", "FOCUS00_800", "BIAS02.2", "PTC02_155R"]), min_size=1, max_size=4
+        ),
+        min_size=1,
+        max_size=4,
+    ),
+    rng=st.randoms(use_true_random=False),
+)
+def test_any_input_round_trips_and_any_damage_gives_a_message(tmp_path_factory, sessions, rng):
+    path = tmp_path_factory.mktemp("s") / "x.json"
+    data = {"inpath": "in", "outpath": "out", "sessions": sessions}
+    write_json(path, data)
+    assert read_input(path).model_dump() == data
+    text = bytearray(path.read_bytes())
+    for _ in range(rng.randrange(1, 4)):
+        text[rng.randrange(len(text))] = rng.randrange(256)
+    path.write_bytes(bytes(text))
+    with contextlib.suppress(ConfigError):  # anything else is a fault of ours
+        read_input(path)

@@ -4,6 +4,7 @@ import io
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -476,3 +477,29 @@ def test_twenty_kills_break_no_file(book):
         assert table(book)[0]["flags"] == "HK_OOL"
     done = record.update(book, [row("BIAS02")])
     assert done.state == "written"
+
+
+# ---- LibreOffice ---------------------------------------------------------------------------------
+def through_libreoffice(path, folder):
+    office = shutil.which("soffice") or shutil.which("libreoffice")
+    profile = f"-env:UserInstallation=file://{folder}/profile"
+    command = [office, profile, "--headless", "--convert-to", "xlsx", "--outdir", str(folder), str(path)]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    return folder / path.name
+
+
+@pytest.mark.full
+@pytest.mark.skipif(
+    not (shutil.which("soffice") or shutil.which("libreoffice")), reason="LibreOffice is not installed"
+)
+def test_libreoffice_sees_no_formula_and_its_files_can_be_written(book, tmp_path):
+    for number, text in enumerate(HOSTILE):
+        record.update(book, [row(f"T{number}", script=text, flags=[{"name": text}])])
+    (tmp_path / "lo").mkdir()
+    again = through_libreoffice(book, tmp_path / "lo")
+    sheet = openpyxl.load_workbook(again)[record.SHEET]
+    assert all(cell.data_type != "f" for line in sheet for cell in line)
+    found = {r["test"]: r["script"] for r in table(again)}
+    assert found == {f"T{number}": record._plain(text) for number, text in enumerate(HOSTILE)}
+    done = record.update(again, [row("BIAS01"), row("T0", script=HOSTILE[0], flags=[])])
+    assert (done.state, done.new_rows, done.changed_rows, done.kept) == ("written", 1, 1, [])
