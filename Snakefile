@@ -15,7 +15,7 @@ from calcamp.data import alive
 min_version("9.20")
 
 try:
-    P = plan.load(workflow.configfiles, workflow.config_settings.overwrite_config)
+    P = plan.load(workflow.config_settings.configfiles, dict(workflow.config_settings.config))
 except Exception as error:
     if not getattr(error, "is_input_error", False):
         raise

@@ -34,7 +34,9 @@ def make_workspace(folder: Path, session: str = SESSION) -> Path:
     (folder / "config" / "blocks").mkdir(parents=True, exist_ok=True)
     block = (ROOT / "config" / "blocks" / "NOSTROMO.yaml").read_text()
     lines = [line for line in block.splitlines() if not line.startswith("detector:")]
-    (folder / "config" / "blocks" / "NOSTROMO.yaml").write_text("\n".join(lines) + "\ndetector: ccd273-mini\n")
+    (folder / "config" / "blocks" / "NOSTROMO.yaml").write_text(
+        "\n".join(lines) + "\ndetector: ccd273-mini\n"
+    )
     path = folder / "D11.yaml"
     path.write_text(session)
     return path
@@ -43,14 +45,36 @@ def make_workspace(folder: Path, session: str = SESSION) -> Path:
 def calcamp(*args, cwd: Path, **kwargs) -> subprocess.CompletedProcess:
     """Run the calcamp command as a user does."""
     command = [str(Path(sys.executable).parent / "calcamp"), *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False, **kwargs)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False, **kwargs
+    )
 
 
-def snakemake(*args, cwd: Path, configfile: str = "D11.yaml", snakefile: Path = ROOT / "Snakefile") -> subprocess.CompletedProcess:
+def snakemake(
+    *args, cwd: Path, configfile: str = "D11.yaml", snakefile: Path = ROOT / "Snakefile"
+) -> subprocess.CompletedProcess:
     """Run snakemake as a user does, from a workspace, with the default profile."""
     profile = ["--workflow-profile", str(snakefile.parent / "profiles" / "default")]
-    command = [sys.executable, "-m", "snakemake", "-s", str(snakefile), *profile, "--configfile", configfile, *map(str, args)]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False, env=os.environ | {"COLUMNS": "200"})
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "-s",
+        str(snakefile),
+        *profile,
+        "--configfile",
+        configfile,
+        *map(str, args),
+    ]
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env=os.environ | {"COLUMNS": "200"},
+    )
 
 
 def planned_jobs(output: str) -> dict[str, int]:
@@ -74,7 +98,9 @@ def verdict(folder: Path, test: str) -> dict:
 
 def tables(folder: Path, test: str) -> dict[str, bytes]:
     """Joined tables of a test, as bytes."""
-    return {p.name: p.read_bytes() for p in sorted((folder / "results" / "D11" / test / "tables").glob("*.ecsv"))}
+    return {
+        p.name: p.read_bytes() for p in sorted((folder / "results" / "D11" / test / "tables").glob("*.ecsv"))
+    }
 
 
 @pytest.fixture(scope="session")

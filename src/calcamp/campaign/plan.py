@@ -287,7 +287,14 @@ class Plan:
             }
         if subtask == "hk":
             job["commanded"] = {key: limit.commanded for key, limit in self.hk_limits(name).items()}
+        if planned.test.clocks and declared.name not in (*ALWAYS, "prep"):
+            job["clocks"] = self.clocks.table(planned.test.clocks).as_dict()
         return json.dumps(job, sort_keys=True, separators=(",", ":"))
+
+    @cached_property
+    def clocks(self):
+        """Clock tables of trap pumping: those of the workspace, else the standard ones."""
+        return lookup.load_clocks("default", self.session.folder)
 
     def serial(self, ccd: int | None) -> str | None:
         return self.block.serials[f"ccd{ccd}"] if ccd else None
