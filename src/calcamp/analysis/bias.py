@@ -11,7 +11,7 @@ pattern; within a row of a difference there is no row noise; products of differe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -80,13 +80,15 @@ def pair_moments(difference: np.ndarray, sigma: float = 5.0, bad: np.ndarray | N
         mask=None if bad is None else bad[::stride, ::stride],
         rounded=0,
     )
-    work = difference.astype(np.float32)
-    work -= np.float32(first.mean)
     cut = np.float32(sigma * math.hypot(first.std if math.isfinite(first.std) else 0.0, 0.41))
-    left_out = _set_aside(work, cut, bad)
+    left_out, total, squares = (np.zeros(difference.shape[0]) for _ in range(3))
+    for rows in bands(difference.shape[0]):
+        work = difference[rows].astype(np.float32)
+        work -= np.float32(first.mean)
+        left_out[rows] = _set_aside(work, cut, None if bad is None else bad[rows])
+        total[rows] = row_sums(work)
+        squares[rows] = np.einsum("ij,ij->i", work, work)
     n = columns - left_out
-    total = row_sums(work)
-    squares = np.einsum("ij,ij->i", work, work).astype(np.float64)
     used = n > 1
     with np.errstate(invalid="ignore", divide="ignore"):
         means = np.where(used, total / n, NAN)
@@ -104,6 +106,16 @@ def pair_moments(difference: np.ndarray, sigma: float = 5.0, bad: np.ndarray | N
         int(used.sum()),
         columns,
     )
+
+
+#: Rows worked on at a time: a band of float32 stays in the processor's cache, and nothing large is made.
+_BAND = 64
+
+
+def bands(rows: int, first: int = 0) -> Iterator[slice]:
+    """Slices of up to 64 rows that cover [first, rows)."""
+    for top in range(first, rows, _BAND):
+        yield slice(top, min(top + _BAND, rows))
 
 
 def _set_aside(work: np.ndarray, cut: np.float32, bad: np.ndarray | None) -> np.ndarray:
@@ -213,18 +225,16 @@ class PatternSums:
         self.squares = np.zeros(shape, np.float32)
         self.outlier = np.zeros(shape, bool)
         self.frames = 0
-        self._work: np.ndarray | None = None
 
-    def add(self, values: np.ndarray, outlier: np.ndarray | None = None) -> None:
-        """Add a frame: float32, near 0, with its outliers set to about the mean and marked."""
-        self.sum += values
-        if self._work is None:
-            self._work = np.empty_like(self.sum)
-        np.multiply(values, values, out=self._work)
-        self.squares += self._work
+    def add(self, values: np.ndarray, outlier: np.ndarray | None, rows: slice) -> None:
+        """Add a band of a frame: float32, near 0, with its outliers set to about the mean and marked.
+
+        The caller counts the frames.
+        """
+        self.sum[rows] += values
+        self.squares[rows] += values * values
         if outlier is not None:
-            self.outlier |= outlier
-        self.frames += 1
+            self.outlier[rows] |= outlier
 
     def mean(self) -> np.ndarray:
         """Mean frame, float32; NaN where some frame had an outlier."""
@@ -385,16 +395,10 @@ class BiasStream:
                 self.singles[name].append(moments[name])
                 self.levels[name].append(moments[name].mean)
         self._add_difference(whole)
-        values, outlier = self._about(whole, moments)
-        self.sums.add(values, outlier)
-        for name, region in self.regions.items():
-            part = values[self._local(region)]
-            if part.size:
-                rows, columns = part.shape
-                self.area[name].append((row_sums(part) / columns, column_sums(part) / rows))
+        self._add_sums(whole, moments)
         if len(self._kept) < self._keep:
             self._kept.append((whole[self.rows], moments["pre"].mean))
-        frame = self._frame(values, moments)
+        frame = self._frame(moments)
         self.frames.append(frame)
         return frame
 
@@ -414,22 +418,36 @@ class BiasStream:
                     self.pairs[name].append(pair_moments(part, self.sigma, bad))
         self._previous = whole
 
-    def _about(self, whole, moments) -> tuple[np.ndarray, np.ndarray | None]:
-        """Rows read minus the prescan level, with outliers replaced by the image level and marked."""
+    def _add_sums(self, whole, moments) -> None:
+        """Add the frame minus its prescan level, outliers replaced by the image level and marked."""
         level, image = moments["pre"].mean, moments["img"]
-        values = whole[self.rows].astype(np.float32)
-        values -= np.float32(level)
-        reach = self.sigma * math.hypot(image.std, 0.3) + abs(image.mean - level)
-        reach = np.float32(reach)
-        outlier = None
-        if self.bad is not None or values.max() > reach or values.min() < -reach:
-            outlier = ~(np.abs(values) <= reach)
-            if self.bad is not None:
-                outlier |= self.bad[self.rows]
-            values[outlier] = np.float32(image.mean - level)
-        return values, outlier
+        reach = np.float32(self.sigma * math.hypot(image.std, 0.3) + abs(image.mean - level))
+        along = {name: np.zeros(len(range(*r[0].indices(len(whole))))) for name, r in self.regions.items()}
+        across = {
+            name: np.zeros(len(range(*r[1].indices(whole.shape[1])))) for name, r in self.regions.items()
+        }
+        for rows in bands(self.rows.stop, self.rows.start):
+            values = whole[rows].astype(np.float32)
+            values -= np.float32(level)
+            outlier = None
+            if self.bad is not None or values.max() > reach or values.min() < -reach:
+                outlier = ~(np.abs(values) <= reach)
+                if self.bad is not None:
+                    outlier |= self.bad[rows]
+                values[outlier] = np.float32(image.mean - level)
+            self.sums.add(values, outlier, slice(rows.start - self.rows.start, rows.stop - self.rows.start))
+            for name, (region_rows, columns) in self.regions.items():
+                start, stop = max(rows.start, region_rows.start), min(rows.stop, region_rows.stop)
+                if stop > start:
+                    part = values[start - rows.start : stop - rows.start, columns]
+                    along[name][start - region_rows.start : stop - region_rows.start] = row_sums(part)
+                    across[name] += column_sums(part)
+        self.sums.frames += 1
+        for name in self.regions:
+            if along[name].size:
+                self.area[name].append((along[name] / across[name].size, across[name] / along[name].size))
 
-    def _frame(self, values, moments) -> FrameOffset:
+    def _frame(self, moments) -> FrameOffset:
         pre = self.area["pre"][-1][0]
         img, along_columns = self.area["img"][-1]
         ove = self.area["ove"][-1][0]
@@ -713,17 +731,14 @@ def clipped_stack(
     unstable = []
     sums = _PatternBands(frames, area, noise) if area is not None and number > 1 else None
     # Bands that stay in the processor's cache: the frames are read once, nothing large is made.
-    for top in range(0, shape[0], _BAND):
-        rows = slice(top, min(top + _BAND, shape[0]))
+    for rows in bands(shape[0]):
+        top = rows.start
         block = np.stack([frame[rows] for frame in frames])
         used = None if out is None else out[:, rows]
         spread2 = _stack_band(block, used, noise, sigma, iterations, mean[rows], count[rows], sums, top)
         unstable.append(_band_errors(spread2, noise, sigma, number, err[rows], count[rows]) + top * shape[1])
     pattern = sums.pattern(noise**2, row_noise**2) if sums else None
     return Master(mean, err, count, noise, np.concatenate(unstable), pattern)
-
-
-_BAND = 64
 
 
 class _PatternBands:

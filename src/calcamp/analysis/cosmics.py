@@ -101,19 +101,23 @@ def find_cosmics(
 
 def _candidates(frames, noise, gain, cut) -> np.ndarray:
     """Flat indices of pixels where some frame lies far above the second lowest (lowest of two)."""
-    lowest = np.minimum(frames[0], frames[1])
-    reference = np.maximum(frames[0], frames[1])
-    for frame in frames[2:]:
-        np.minimum(reference, np.maximum(lowest, frame), out=reference)
-        np.minimum(lowest, frame, out=lowest)
-    limit = lowest if len(frames) == 2 else reference
-    # lowest is not needed any more for N > 2: reuse its memory for the threshold
-    variance = np.maximum(limit, 0) * np.float32(1.0 / gain) if gain else np.zeros((), np.float32)
-    threshold = limit + np.float32(cut) * np.sqrt(variance + np.float32(noise**2))
-    above = np.zeros(limit.shape, dtype=bool)
-    for frame in frames:
-        above |= frame > threshold
-    return np.flatnonzero(above)
+    found = []
+    width = frames[0].shape[1]
+    for top in range(0, frames[0].shape[0], 64):  # bands that stay in the processor's cache
+        block = [frame[top : top + 64] for frame in frames]
+        lowest, reference = np.minimum(block[0], block[1]), np.maximum(block[0], block[1])
+        highest = reference.copy()
+        for frame in block[2:]:
+            np.minimum(reference, np.maximum(lowest, frame), out=reference)
+            np.minimum(lowest, frame, out=lowest)
+            np.maximum(highest, frame, out=highest)
+        limit = lowest if len(frames) == 2 else reference
+        variance = np.float32(noise**2)
+        if gain:
+            variance = variance + np.maximum(limit, 0) * np.float32(1.0 / gain)
+        limit += np.float32(cut) * np.sqrt(variance)
+        found.append(np.flatnonzero(highest > limit) + top * width)
+    return np.concatenate(found)
 
 
 def _ordered_test(values, noise, gain, sigma) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from calcamp.analysis.background import box_means, interpolate_boxes
-from calcamp.analysis.bias import Pattern, column_sums, fixed_pattern, row_sums, stack_noise
+from calcamp.analysis.bias import Pattern, bands, column_sums, fixed_pattern, row_sums, stack_noise
 from calcamp.analysis.cosmics import CosmicHits, find_cosmics
 from calcamp.analysis.defects import (
     ColumnDefect,
@@ -95,14 +95,8 @@ def measure_level(
             cut = np.float32(sigma * noise)
         else:
             centre, cut = _centre(part, noise, sigma, out)
-        bad = ~(np.abs(part - centre) <= cut)
-        if out is not None:
-            bad |= out
-        number = np.count_nonzero(bad, axis=1)
-        values = np.where(bad, np.float32(0), part) if number.any() else part
+        sums[name], number = _clipped_rows(part, centre, cut, out)
         n = part.shape[1] - number
-        with np.errstate(invalid="ignore", divide="ignore"):
-            sums[name] = np.where(n > 0.3 * part.shape[1], row_sums(np.ascontiguousarray(values)) / n, NAN)
         if name == "img":
             left_out, used = int(number.sum()), int(n.sum())
     out = []
@@ -110,6 +104,25 @@ def measure_level(
         difference = clipped(sums[a] - sums[b], sigma, rounded=0)
         out += [difference.mean, difference.mean_err]
     return Level(*out, used, left_out)
+
+
+def _clipped_rows(part, centre, cut, mask) -> tuple[np.ndarray, np.ndarray]:
+    """(means of the rows within the clip, NaN where most is clipped; numbers left out)."""
+    mean, number = np.full(part.shape[0], NAN), np.zeros(part.shape[0], int)
+    for rows in bands(part.shape[0]):
+        values = part[rows] - (centre[rows] if np.ndim(centre) else centre)
+        bad = ~(np.abs(values) <= cut)
+        if mask is not None:
+            bad |= mask[rows]
+        values[bad] = 0
+        number[rows] = np.count_nonzero(bad, axis=1)
+        n = part.shape[1] - number[rows]
+        level = centre[rows] if np.ndim(centre) else np.broadcast_to(np.float32(centre), values.shape)
+        # the background under what is left out must not count either
+        base = row_sums(np.ascontiguousarray(level)) - (level * bad).sum(axis=1, dtype=np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean[rows] = np.where(n > 0.3 * part.shape[1], (row_sums(values) + base) / n, NAN)
+    return mean, number
 
 
 def _centre(part, noise, sigma, mask) -> tuple[float | np.ndarray, np.float32]:
@@ -422,32 +435,30 @@ def _dsnu(frames, excluded, bad, image, noise, bias_error) -> Pattern:
 
     The noise of a subtracted bias is the same in all exposures: its mean square is taken out.
     """
-    total = np.zeros(bad.shape, np.float32)
-    squares = np.zeros(bad.shape, np.float32)
-    rows, columns = [], []
     shape = frames[0].shape
     out = bad.copy()
     for pixels in excluded:
         out.reshape(-1)[_to_area(pixels, shape, image)] = True
-    first = clipped(frames[0][image][::8, ::8], 5.0, rounded=0)
+    views = [frame[image] for frame in frames]
+    first = clipped(views[0][::8, ::8], 5.0, rounded=0)
     level, reach = np.float32(first.mean), np.float32(6 * noise)
-    work = np.empty_like(total)
-    for frame in frames:
-        np.subtract(frame[image], level, out=work)
-        out |= ~(np.abs(work) <= reach)
-        total += work
-        np.multiply(work, work, out=work)
-        squares += work
-    for frame in frames:
-        np.subtract(frame[image], level, out=work)
-        work[out] = 0
-        rows.append(row_sums(work) / work.shape[1])
-        columns.append(column_sums(work) / work.shape[0])
-    total[out] = 0
-    squares[out] = 0
+    rows = np.zeros((len(frames), bad.shape[0]))
+    columns = np.zeros((len(frames), bad.shape[1]))
+    power = 0.0
+    for part in bands(bad.shape[0]):
+        block = np.stack([view[part] for view in views])
+        block -= level
+        aside = out[part]
+        aside |= ~(np.maximum(block.max(axis=0), -block.min(axis=0)) <= reach)
+        block[:, aside] = 0
+        total = block.sum(axis=0)
+        power += float(np.einsum("ij,ij->", total, total)) - float(np.einsum("kij,kij->", block, block))
+        for k, values in enumerate(block):
+            rows[k, part] = row_sums(values) / values.shape[1]
+            columns[k] += column_sums(values)
+    columns /= bad.shape[0]
     good = int(out.size - np.count_nonzero(out))
-    power = float((np.einsum("ij,ij->i", total, total) - row_sums(squares)).sum())
-    pattern = fixed_pattern(power, good, np.array(rows), np.array(columns), noise**2)
+    pattern = fixed_pattern(power, good, rows, columns, noise**2)
     if bias_error is None or not math.isfinite(pattern.fixed):
         return pattern
     return _less_bias_noise(pattern, bias_error)

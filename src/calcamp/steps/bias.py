@@ -333,7 +333,7 @@ def meta(ctx: runner.Context) -> None:
             dq = static.copy()
             dq.reshape(-1)[master.unstable] |= np.uint32(DQ.UNSTABLE)
             dq[master.count == 0] |= np.uint32(DQ.MASKED)
-            parts = (master.mean, master.err, master.count.astype(np.int16), dq)
+            parts = (master.mean, master.err, master.count, dq)
             for name, plane in zip(planes, parts, strict=True):
                 planes[name][quadrant] = plane
             frames.clear()

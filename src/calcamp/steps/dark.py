@@ -472,7 +472,7 @@ def _write_products(ctx, results, used, temperature) -> None:
         [
             ("DARK", whole("mean", np.nan), "ADU", {}),
             ("ERROR", whole("err", np.nan), "ADU", {}),
-            ("COUNT", whole("count", 0).astype(np.int16), "", {}),
+            ("COUNT", whole("count", 0), "", {}),
             ("DQ", dq, "", {}),
         ],
         header,
