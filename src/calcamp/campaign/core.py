@@ -87,6 +87,7 @@ class Test:
     colour_blind: bool = True  # rows are selected whatever their filter
     surrogate: str | None = None  # reads the rows of this test
     wavelength: int | None = None  # nm; 0 neutral density, 2000 open
+    clocks: str | None = None  # register (parallel, serial) whose clock table the sub-tasks read
     campaign_types: tuple[str, ...] = ("Full",)
     # (test, chamber, detector) -> what limits are relative to, as plain data for the judge
     chamber_data: Callable[[object, object, object], dict] | None = None

@@ -13,6 +13,7 @@ from calcamp.paths import packaged_config
 if TYPE_CHECKING:
     from calcamp.config.block import Block
     from calcamp.config.chamber import Chamber
+    from calcamp.config.clocks import Clocks
     from calcamp.config.limits import Limits
     from calcamp.config.session import Session
     from calcamp.detector.geometry import Detector
@@ -23,6 +24,7 @@ KINDS = {
     "chambers": "chamber",
     "detectors": "detector",
     "limits": "limits file",
+    "clocks": "clock tables",
     "chambers/patterns": "spot pattern",
     "chambers/shutters": "shutter table",
 }
@@ -139,6 +141,13 @@ def load_detector(name: str | Path = "ccd273", beside: Path | str | None = None)
     from calcamp.config.detector import DetectorFile
 
     return _load(DetectorFile, "detectors", "name", name, beside).detector()
+
+
+def load_clocks(name: str | Path = "default", beside: Path | str | None = None) -> Clocks:
+    """Clock tables of trap pumping by name or path."""
+    from calcamp.config.clocks import Clocks
+
+    return _load(Clocks, "clocks", "name", name, beside)
 
 
 @dataclass(frozen=True)

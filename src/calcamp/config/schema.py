@@ -19,6 +19,7 @@ def models() -> dict[str, type[File]]:
     """Models of whole files, by the name of their schema."""
     from calcamp.config.block import Block
     from calcamp.config.chamber import Chamber, Pattern, ShutterTable
+    from calcamp.config.clocks import Clocks
     from calcamp.config.detector import DetectorFile
     from calcamp.config.limits import Limits
     from calcamp.config.session import Session
@@ -31,11 +32,12 @@ def models() -> dict[str, type[File]]:
         "shutter": ShutterTable,
         "limits": Limits,
         "detector": DetectorFile,
+        "clocks": Clocks,
     }
 
 
 def schemas() -> dict[str, dict]:
-    """JSON schemas by name: session, block, chamber, pattern, shutter, limits, detector."""
+    """JSON schemas by name: session, block, chamber, pattern, shutter, limits, detector, clocks."""
     found = {}
     for name, model in models().items():
         schema = _text_keys(model.model_json_schema(mode="validation"))
@@ -107,6 +109,7 @@ _TITLES = {
     "shutter": "Shutter table: `config/chambers/shutters/<name>.yaml`",
     "limits": "Limits: `config/limits/<name>.yaml`",
     "detector": "Detector: `config/detectors/<name>.yaml`",
+    "clocks": "Clock tables of trap pumping: `config/clocks/<name>.yaml`",
 }
 
 _NOTES = {
