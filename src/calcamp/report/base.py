@@ -66,6 +66,21 @@ class TableBlock:
     compact: bool = False
     kind = "table"
 
+    @property
+    def size(self) -> str:
+        """Class of the type size, so that the widest row fits the page."""
+        columns = [
+            [self.header[k], *(row[k].text for row in self.rows if k < len(row))]
+            for k in range(len(self.header))
+        ]
+        # A header may break between words; long texts break too.
+        widths = [max((min(len(t), 40) for t in c[1:]), default=0) for c in columns]
+        words = [max((len(w) for w in c[0].split()), default=0) for c in columns]
+        need = sum(max(a, b) + 1.7 for a, b in zip(widths, words, strict=True))
+        sizes = (("", 110), ("compact", 122), ("small", 140))
+        start = 1 if self.compact else 0
+        return next((name for name, room in sizes[start:] if need <= room), "tiny")
+
 
 @dataclass
 class Facts:
@@ -219,6 +234,10 @@ class ReportData:
         if states:
             return f"{text} (sub-tasks: {', '.join(states)})."
         return f"{text}: its sub-task was not requested or gave no rows."
+
+    def is_empty(self, subject: str) -> bool:
+        """Whether the table was made and has no rows: nothing was found, which is a result."""
+        return self.table(subject) is None and isinstance(self._tables[subject], Table)
 
     def missing(self, *subjects: str) -> list[Note]:
         """A note for each of `subjects` that is not there."""
@@ -385,6 +404,11 @@ def label(ccd=None, quadrant=None) -> str:
 NAMES = {
     "hk": "House-keeping",
     "read_noise": "Read noise",
+    "read_noise_e": "Read noise in electrons",
+    "chi2_dof": "χ²/dof",
+    "rate_adu": "Rate",
+    "rate_e": "Rate",
+    "log10_chance": "log₁₀ chance",
     "dark_current": "Dark current",
     "dsnu": "Dark signal non-uniformity",
     "saturated_fraction": "Saturated fraction",
@@ -401,7 +425,7 @@ def title(name: str) -> str:
         return NAMES[name]
     words = [_WORDS.get(word, word) for word in name.replace("_", " ").split()]
     text = " ".join(words)
-    return text[:1].upper() + text[1:]
+    return text if text == "n" else text[:1].upper() + text[1:]
 
 
 # ---- tables of tables -----------------------------------------------------------------------------------

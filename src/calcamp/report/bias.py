@@ -17,7 +17,6 @@ from calcamp.report.base import (
     Text,
     beam_values,
     label,
-    number,
     plain_table,
     with_error,
 )
@@ -149,10 +148,9 @@ def _parts_table(table) -> TableBlock:
             Cell(with_error(row.get(n), row.get(f"{n}_err")), "none" if row.get(n) is None else "")
             for n in names
         ]
-        + [Cell(number(row.get("n")))]
         for row in _image_rows(table).rows(60)
     ]
-    header = ["Quadrant", *[titles[n].capitalize() for n in names], "n"]
+    header = ["Quadrant", *[titles[n].capitalize() for n in names]]
     caption = f"Parts of the noise, image area [{table.unit('read_noise') or 'ADU'}]"
     return TableBlock(header, rows, caption, source="tables/read_noise.ecsv", compact=True)
 
@@ -238,6 +236,8 @@ def spectrum(data: ReportData) -> list:
         )
     if peaks is not None:
         blocks.append(plain_table(peaks, caption="Peaks of the spectrum", limit=40))
+    elif data.is_empty("spectrum_peaks"):
+        blocks.append(Text("No peak stands out of the noise spectrum."))
     elif table is not None:
         blocks.append(Note(data.why_no_table("spectrum_peaks"), "missing"))
     return blocks

@@ -194,9 +194,9 @@ def guarded(maker, data: ReportData):
 
 
 def _other_headlines(data: ReportData):
-    from calcamp.report.common import headline_blocks
+    from calcamp.report.common import PAGE_ONE, headline_blocks
 
-    rest = headline_blocks(data, start=4)
+    rest = headline_blocks(data, start=PAGE_ONE)
     return Section("Further headline numbers", rest, "headlines") if rest else []
 
 

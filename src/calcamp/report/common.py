@@ -91,7 +91,7 @@ def front(data: ReportData) -> dict:
         f"frames: {number(frames.get('declared'))} declared, {number(frames.get('found'))} found, "
         f"{number(frames.get('used'))} used."
     )
-    flags = data.flags[:8]
+    flags = data.flags[:6]
     return {
         "test": data.test,
         "word": word,
@@ -104,7 +104,7 @@ def front(data: ReportData) -> dict:
         "flags": [_flag_row(flag) for flag in flags],
         "more_flags": len(data.flags) - len(flags),
         "lights": traffic_lights(data),
-        "headlines": [*headline_blocks(data, most=4), *checks_summary(data)],
+        "headlines": [*headline_blocks(data, most=PAGE_ONE), *checks_summary(data)],
     }
 
 
@@ -212,15 +212,18 @@ def is_hk(cell: dict) -> bool:
     return str(cell.get("check", "")).lower().startswith("hk")
 
 
-def checks_summary(data: ReportData) -> list[TableBlock]:
-    """One line per check: how many cells are within, outside, not measured."""
+def checks_summary(data: ReportData) -> list:
+    """One line per check that did not pass whole: cells within, outside, not measured; names of the others."""
     groups: dict[str, list[str]] = defaultdict(list)
     for cell in data.compliance:
         groups[str(cell.get("check", "?"))].append(state_of(cell.get("ok")))
     if not groups:
         return []
+    passed = [title(check) for check, states in groups.items() if set(states) == {"pass"}]
     rows = []
-    for check, states in list(groups.items())[:16]:
+    for check, states in groups.items():
+        if title(check) in passed or len(rows) == 8:
+            continue
         state = worst(states)
         counts = {name: states.count(name) for name in ("pass", "fail", "none")}
         rows.append(
@@ -232,8 +235,14 @@ def checks_summary(data: ReportData) -> list[TableBlock]:
                 Cell(str(counts["none"]), "none" if counts["none"] else ""),
             ]
         )
-    header = ["Check", "Verdict", "Cells within limits", "Outside", "Not measured"]
-    return [TableBlock(header, rows, "Checks", len(groups) - len(rows), "the compliance section", True)]
+    blocks: list = []
+    if rows:
+        header = ["Check", "Verdict", "Cells within limits", "Outside", "Not measured"]
+        more = len(groups) - len(passed) - len(rows)
+        blocks.append(TableBlock(header, rows, "Checks", more, "the compliance section", True))
+    if passed:
+        blocks.append(Text(f"Passed in all cells: {', '.join(passed[:20])}."))
+    return blocks
 
 
 def short_check(cell: dict) -> str:
@@ -243,6 +252,10 @@ def short_check(cell: dict) -> str:
 
 
 # ---- headline numbers -----------------------------------------------------------------------------------
+#: Headline quantities on page one; the rest has its own section.
+PAGE_ONE = 3
+
+
 def headline_blocks(data: ReportData, most: int | None = None, start: int = 0) -> list:
     """Headline numbers, a beam table per quantity, coloured by the compliance check of the same name."""
     groups: dict[tuple, dict] = {}

@@ -275,6 +275,8 @@ def hot_pixels(data: ReportData) -> list:
                     beam_values(dark, name, {"n_hot": "Hot pixels", "n_hot_columns": "Hot columns"}[name])
                 )
     table = data.table("hot_pixels")
+    if data.is_empty("hot_pixels"):
+        return [*blocks, Text("No pixel is hot by the criteria of the options."), *hot_columns(data)]
     if table is None:
         return [*blocks, *data.missing("hot_pixels")]
     caption = "Positions of the hot pixels, quadrants as seen; larger and redder is hotter. Not repeatable between frames: open symbols."
@@ -323,6 +325,9 @@ def _draw_hot(figure, table, detector) -> None:
             0.02 + c * 0.305 + 0.1475, 0.9, f"CCD{ccd}", ha="center", va="bottom", weight="bold", fontsize=8
         )
     bar = figure.colorbar(points, cax=figure.add_axes((0.935, 0.08, 0.012, 0.76)))
+    levels = np.geomspace(norm.vmin, norm.vmax, 4)
+    bar.set_ticks(levels, labels=[f"{v:.3g}" for v in levels])
+    bar.ax.minorticks_off()
     bar.ax.tick_params(labelsize=6)
     figure.text(
         0.94,

@@ -418,7 +418,7 @@ def beam_images(
         )
     bar = figure.colorbar(mappable, cax=figure.add_axes((0.935, 0.08, 0.012, 0.76)))
     bar.ax.tick_params(labelsize=6, direction="out")
-    figure.text(0.995, 0.865, f"{label} [{unit}]" if label else unit, ha="right", va="bottom", fontsize=6.5)
+    figure.text(0.995, 0.9, f"{label} [{unit}]" if label else unit, ha="right", va="bottom", fontsize=6.5)
 
 
 def _joined(quadrants: dict[str, np.ndarray]) -> np.ndarray:
