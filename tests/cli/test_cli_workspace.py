@@ -72,6 +72,8 @@ def test_its_inputs_work_as_they_are(calcamp, home):
 
 @pytest.mark.parametrize("profile", [[], ["--profile", "cluster"]], ids=["default", "cluster"])
 def test_snakemake_as_typed(home, profile):
+    if profile:
+        pytest.importorskip("snakemake_executor_plugin_slurm", reason="the cluster extra is not installed")
     command = [sys.executable, "-m", "snakemake", "-n", *profile, "--configfile", "D12.yaml"]
     done = subprocess.run(
         command, cwd=home / "ANALYSIS", capture_output=True, text=True, timeout=120, check=False
