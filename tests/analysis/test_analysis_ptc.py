@@ -1,0 +1,245 @@
+"""Photon transfer: covariances, model, turn-off and tiles against simulated charge."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from support import assert_pulls
+
+from calcamp.analysis import ptc
+from calcamp.simulate.plugins.flat import bf_coefficients, bloom, collect
+
+GAIN, NOISE = 3.5, 1.3
+FULL = 65536 * GAIN  # e- at 100 % FDR
+
+
+def edges(shape, tiles=8):
+    return tuple([round(k * n / tiles) for k in range(tiles + 1)] for n in shape)
+
+
+def frame(rng, level, shape, a, prnu=None, flux=1.0, steps=8, well=None):
+    """Image area above offset, ADU, rounded as an ADC does; `level` in FDR."""
+    mean = np.full(shape, level * FULL * flux, np.float32)
+    if prnu is not None:
+        mean = mean * prnu
+    charge = collect(mean, a, steps, rng)
+    if well:
+        charge = bloom(charge, well, 1.25 * well)
+    return np.rint(charge / GAIN + 2800.3 + NOISE * rng.standard_normal(shape)).astype(np.float32) - np.float32(2800.3)
+
+
+def curve(rng, levels, pairs, shape, a, **options):
+    """Pairs of all levels, ready to be fitted."""
+    found = [
+        ptc.measure_pair(frame(rng, level, shape, a, **options), frame(rng, level, shape, a, **options), edges(shape))
+        for level in levels
+        for _ in range(pairs)
+    ]
+    return (
+        np.array([p.mu for p in found]),
+        np.array([p.covariance for p in found]),
+        np.array([p.err for p in found]),
+        np.array([p.moments for p in found]),
+        found,
+    )
+
+
+def test_white_noise_has_no_covariance():
+    rng = np.random.default_rng(1)
+    shape = (512, 512)
+    mean = 20_000.0
+    one, two = (mean + rng.normal(0, 70.0, shape).astype(np.float32) for _ in range(2))
+    mask = rng.random(shape) < 0.05
+    for image in (one, two):  # cosmic rays: 1e-5 of the pixels, each a streak
+        hit = rng.integers(0, 505, (3, 2))
+        for r, c in hit:
+            image[r, c : c + 6] += 5000
+    pair = ptc.measure_pair(one, two, edges(shape), mask)
+    assert pair.covariance[0, 0] == pytest.approx(4900.0, rel=4 * np.sqrt(2 / pair.n))
+    pulls = (pair.covariance / pair.err).reshape(-1)[1:]
+    assert_pulls(pulls, what="covariances of white noise")
+    assert pair.clipped >= 30
+    assert 0.001 < pair.ks_p <= 1
+
+
+def test_a_difference_of_flux_leaves_the_variance():
+    rng = np.random.default_rng(2)
+    shape = (512, 512)
+    prnu = (1 + 0.01 * rng.standard_normal(shape)).astype(np.float32)
+    none = np.zeros((1, 1))
+    ratios = []
+    for _ in range(10):
+        one = frame(rng, 0.5, shape, none, prnu, 1.05, 1)
+        two = frame(rng, 0.5, shape, none, prnu, 0.95, 1)
+        pair = ptc.measure_pair(one, two, edges(shape), max_ratio=0.2)
+        ratios.append((pair.covariance[0, 0] - NOISE**2 - 1 / 12) * GAIN / pair.mu)
+    error = np.sqrt(2 / 512**2 / 10)
+    assert abs(np.mean(ratios) - 1) < 1e-3 + 3 * error
+    assert ptc.measure_pair(one, two, edges(shape), max_ratio=0.05).flag.startswith("fluxes differ")
+
+
+def test_the_model_is_that_of_the_simulated_charge():
+    """Eq. 20 with b = 0 at 115 ke-, where the specification computed it: V/mu 0.90727, C/mu 0.01633 and 0.00931."""
+    a = bf_coefficients()
+    wide = np.zeros((8, 8))
+    wide[:3, :3] = a
+    made = ptc.coefficients(1.0, wide, None, np.zeros((8, 8)))
+    c = np.einsum("k,kij->ij", 115e3 ** np.arange(5), made)
+    assert c[0, 0] / 115e3 == pytest.approx(0.90727, abs=2e-5)
+    assert c[1, 0] / 115e3 == pytest.approx(0.01633, abs=2e-5)
+    assert c[0, 1] / 115e3 == pytest.approx(0.00931, abs=2e-5)
+    assert c[1, 1] / 115e3 == pytest.approx(0.00384, abs=2e-5)
+
+
+def model_points(rng, mu, pixels, gain=GAIN, noise=NOISE, lags=8):
+    """Covariances drawn about Eq. 20: what the fit sees, without images."""
+    a = np.zeros((lags, lags))
+    a[:3, :3] = bf_coefficients()
+    n = np.zeros((lags, lags))
+    n[0, 0] = (noise * gain) ** 2
+    power = ptc.powers(mu, np.ones((len(mu), 3)))
+    c = np.einsum("pk,kij->pij", power, ptc.coefficients(gain, a, None, n))
+    c[:, 0, 0] += 1 / 12
+    err = c[:, :1, :1] / np.sqrt(np.full((lags, lags), 2.0 * pixels))
+    err[:, 0, :] *= np.sqrt(2)
+    err[:, 1:, 0] *= np.sqrt(2)
+    err[:, 0, 0] *= np.sqrt(2)
+    return c + err * rng.standard_normal(c.shape), err, a
+
+
+def ptc01(top=0.85):
+    """Signals of the pairs of PTC01 below the turn-off, ADU."""
+    levels = {5: 5, 10: 5, 20: 5, 30: 5, 50: 5, 70: 5, 80: 5, 90: 5}
+    return np.array([p / 100 * 65536 for p, n in levels.items() if p / 100 < top for _ in range(n)])
+
+
+def test_errors_of_the_fit_reach_the_limit_and_hold():
+    """Gain, a00, a01, a10 of PTC01 at full size: pulls, and errors against the Cramer-Rao limits."""
+    mu, pixels = ptc01(), 2066 * 2048
+    rng = np.random.default_rng(3)
+    pulls = {name: [] for name in ("gain", "a00", "a01", "a10", "n00")}
+    for _ in range(24):
+        c, err, a = model_points(rng, mu, pixels)
+        fit = ptc.fit_covariances(mu, c, err)
+        assert fit.ok
+        assert fit.b is None
+        pulls["gain"].append((fit.gain - GAIN) / fit.gain_err)
+        pulls["a00"].append((fit.a[0, 0] - a[0, 0]) / fit.a_err[0, 0])
+        pulls["a01"].append((fit.a[1, 0] - a[1, 0]) / fit.a_err[1, 0])
+        pulls["a10"].append((fit.a[0, 1] - a[0, 1]) / fit.a_err[0, 1])
+        pulls["n00"].append((fit.noise[0, 0] - (NOISE * GAIN) ** 2) / fit.noise_err[0, 0])
+    for name, values in pulls.items():
+        assert_pulls(values, what=name)
+    limit = ptc.gain_limit(mu, pixels, GAIN, a[0, 0], (NOISE * GAIN) ** 2)
+    assert fit.gain_err / fit.gain < 1.3 * limit["gain"]
+    assert fit.a_err[0, 0] / abs(fit.a[0, 0]) < 1.3 * limit["a00"]
+    total, error = fit.sum_a
+    assert abs(total) < 4 * error
+
+
+def test_a_quadratic_is_biased_and_the_model_is_not():
+    mu, pixels = ptc01(), 2066 * 2048
+    rng = np.random.default_rng(4)
+    default, quadratic = [], []
+    for _ in range(12):
+        c, err, _ = model_points(rng, mu, pixels)
+        default.append(ptc.fit_covariances(mu, c, err).gain / GAIN - 1)
+        quadratic.append(ptc.fit_quadratic(mu, c[:, 0, 0], err[:, 0, 0], 1000, 60000).gain / GAIN - 1)
+    assert np.mean(quadratic) > 4e-3
+    assert abs(np.mean(default)) < 4e-4
+
+
+def test_overscan_noise_halves_the_error_of_the_gain():
+    mu, pixels = ptc01(), 2066 * 2048
+    c, err, _ = model_points(np.random.default_rng(5), mu, pixels)
+    free = ptc.fit_covariances(mu, c, err)
+    fixed = ptc.fit_covariances(mu, c, err, read_noise=(NOISE, 1e-4))
+    assert fixed.gain_err < 0.6 * free.gain_err
+    assert abs(fixed.gain - GAIN) < 4 * fixed.gain_err
+
+
+def turning(rng, order=None):
+    """Variances of PTC01 that turn over at 57 kADU."""
+    mu = np.array([p / 100 * 65536 for p in (5, 10, 20, 30, 50, 70, 80, 90, 95) for _ in range(5)])
+    c, err, _ = model_points(rng, mu, 2066 * 2048)
+    v, e = c[:, 0, 0], err[:, 0, 0]
+    over = mu > 57_000
+    v[over] *= 1 - 0.4 * (mu[over] - 57_000) / 3_000
+    order = np.arange(len(mu)) if order is None else order
+    return mu[order], v[order], e[order]
+
+
+def test_turn_off_is_found_whatever_the_order():
+    rng = np.random.default_rng(6)
+    plain = ptc.find_turn_off(*turning(np.random.default_rng(7)))
+    shuffled = ptc.find_turn_off(*turning(np.random.default_rng(7), rng.permutation(45)))
+    assert plain == shuffled
+    assert not plain.is_limit
+    assert 0.80 * 65536 < plain.level < 0.90 * 65536
+
+
+def test_turn_off_that_was_not_reached_is_a_limit():
+    mu = ptc01(0.75)
+    c, err, _ = model_points(np.random.default_rng(8), mu, 2066 * 2048)
+    found = ptc.find_turn_off(mu, c[:, 0, 0], err[:, 0, 0])
+    assert found.is_limit
+    assert found.level == pytest.approx(mu.max())
+
+
+def test_bloom_threshold_sorts_its_points():
+    mu, v, _ = turning(np.random.default_rng(9))
+    order = np.random.default_rng(10).permutation(len(mu))
+    assert ptc.bloom_threshold(mu, v) == ptc.bloom_threshold(mu[order], v[order])
+    level, is_limit = ptc.bloom_threshold(mu, v)
+    assert not is_limit
+    assert 52_000 < level < 63_000
+
+
+def test_degenerate_curves_have_a_reason():
+    nothing = ptc.fit_covariances(np.array([1.0]), np.ones((1, 8, 8)), np.ones((1, 8, 8)))
+    assert not nothing.ok
+    assert np.isnan(nothing.gain)
+    empty = ptc.fit_covariances(np.zeros(0), np.zeros((0, 8, 8)), np.zeros((0, 8, 8)))
+    assert empty.reason
+    flat = np.full((40, 40), 100.0, np.float32)
+    masked = ptc.measure_pair(flat, flat, edges(flat.shape), np.ones((40, 40), bool))
+    assert masked.flag == "no pixels"
+    assert ptc.find_turn_off(np.zeros(0), np.zeros(0), np.zeros(0)).level != 0
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_images_to_gain(seed):
+    """The whole way from simulated charge, brighter-fatter effect included, on a small area."""
+    rng = np.random.default_rng(100 + seed)
+    shape = (256, 256)
+    a = bf_coefficients()
+    prnu = (1 + 0.006 * rng.standard_normal(shape)).astype(np.float32)
+    mu, c, err, moments, found = curve(rng, (0.05, 0.1, 0.2, 0.3, 0.5, 0.7), 3, shape, a, prnu=prnu)
+    fit = ptc.fit_covariances(mu, c, err, moments)
+    assert fit.ok
+    assert abs(fit.gain - GAIN) < 4 * fit.gain_err
+    assert abs(fit.a[1, 0] - a[1, 0]) < 4 * fit.a_err[1, 0]
+    tiles = [np.array([getattr(p, name).reshape(-1) for p in found]) for name in ("tile_mu", "tile_variance", "tile_n")]
+    gains, errors, _ = ptc.tile_gains(fit, *tiles)
+    assert_pulls((gains - fit.gain) / errors, what="gain of tiles")
+
+
+@pytest.mark.full
+def test_images_to_gain_many():
+    """240 realisations on 256 x 256 px: pulls of gain, a00, a01, a10 from images."""
+    pulls = {name: [] for name in ("gain", "a00", "a01", "a10")}
+    a = bf_coefficients()
+    for seed in range(240):
+        rng = np.random.default_rng(1000 + seed)
+        shape = (256, 256)
+        prnu = (1 + 0.006 * rng.standard_normal(shape)).astype(np.float32)
+        mu, c, err, moments, _ = curve(rng, (0.05, 0.1, 0.2, 0.3, 0.5, 0.7), 3, shape, a, prnu=prnu, steps=16)
+        fit = ptc.fit_covariances(mu, c, err, moments)
+        pulls["gain"].append((fit.gain - GAIN) / fit.gain_err)
+        for name, lag in (("a00", (0, 0)), ("a01", (1, 0)), ("a10", (0, 1))):
+            pulls[name].append((fit.a[lag] - a[lag]) / fit.a_err[lag])
+    for name, values in pulls.items():
+        assert_pulls(values, bias=0.1, excess=0.05, what=name)
