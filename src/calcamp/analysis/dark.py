@@ -186,7 +186,10 @@ def dark_current(
     if not good:
         return DarkCurrent(NAN, NAN, NAN, NAN, NAN, NAN, upper_limit(NAN, NAN), NAN)
     signals = np.array([level.signal for level, _ in good])
-    errors = np.array([level.signal_err for level, _ in good])
+    # The noise of a subtracted bias is in the scatter of the rows of every exposure, and the same in all:
+    # it is counted once, below.
+    own = np.array([level.signal_err for level, _ in good]) ** 2 - (bias_err or 0.0) ** 2
+    errors = np.sqrt(np.maximum(own, 0.25 * np.array([level.signal_err for level, _ in good]) ** 2))
     times = np.array([t for _, t in good])
     # signal_k = rate t_k + a common offset error: weighted mean of the rates
     weights = (times / errors) ** 2

@@ -110,13 +110,11 @@ def find_columns(
 
 
 def _side_medians(means: np.ndarray, neighbours: int) -> np.ndarray:
-    """Median of the columns to either side, the column itself left out only by being one of many."""
-    from scipy.ndimage import median_filter
-
-    filled = np.nan_to_num(means)
-    footprint = np.ones((1, 2 * neighbours + 1), bool)
-    footprint[0, neighbours] = False
-    return median_filter(filled, footprint=footprint, mode="mirror")
+    """Median of the columns to either side, the column itself left out."""
+    padded = np.pad(np.nan_to_num(means), ((0, 0), (neighbours, neighbours)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * neighbours + 1, axis=1)
+    around = np.delete(windows, neighbours, axis=2)
+    return np.median(around, axis=2, overwrite_input=True)
 
 
 def _best_runs(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

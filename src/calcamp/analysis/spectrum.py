@@ -188,7 +188,6 @@ def _phases(window: _Window) -> np.ndarray:
 def _two_steps(work, window):
     """(mean power along lines (bins,), power at fine frequencies (fine, bins), local noise (1, bins))."""
     from scipy import fft
-    from scipy.ndimage import median_filter
 
     along = fft.rfft(work, window.length, axis=1)
     mean_power = np.einsum("ij,ij->j", along.real, along.real) + np.einsum("ij,ij->j", along.imag, along.imag)
@@ -199,7 +198,10 @@ def _two_steps(work, window):
     fine = chosen.real**2 + chosen.imag**2
     # The median of few bins is rough and a strong line fills its bin: smooth over neighbours.
     local = np.median(fine[::4], axis=0, keepdims=True) / np.float32(math.log(2))
-    smooth = median_filter(local, size=(1, 41), mode="nearest")
+    padded = np.pad(local[0], 20, mode="edge")
+    smooth = np.median(np.lib.stride_tricks.sliding_window_view(padded, 41), axis=1)[None, :].astype(
+        np.float32
+    )
     # At the lowest frequencies row noise rises steeply: there each bin stands for itself.
     smooth[:, :24] = local[:, :24]
     local = smooth
