@@ -19,7 +19,7 @@ $(READY): envs/requirements.txt pyproject.toml
 	touch $@
 
 demo: $(READY)
-	$(BIN)/python -m benchmarks.demo
+	$(BIN)/python -m examples.nostromo.demo
 
 test: $(READY) lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not full"
@@ -31,15 +31,15 @@ bench: $(READY)
 	$(BIN)/python -m benchmarks.bench
 
 lint: $(READY)
-	$(BIN)/ruff check src tests benchmarks
-	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
 	$(BIN)/snakefmt --check Snakefile rules
 	$(BIN)/lint-imports
 	$(BIN)/calcamp schema --check
 
 format: $(READY)
-	$(BIN)/ruff check --fix src tests benchmarks
-	$(BIN)/ruff format src tests benchmarks
+	$(BIN)/ruff check --fix src tests benchmarks examples
+	$(BIN)/ruff format src tests benchmarks examples
 	$(BIN)/snakefmt Snakefile rules
 
 clean:

@@ -1,0 +1,140 @@
+"""``make demo``: the practical case of block NOSTROMO, from simulated raw frames to PDF reports.
+
+Makes the workspace ``demo/`` with mini CCDs (a quarter of the rows and columns, full scans), plays the
+acquisition into it, previews and runs session D11, and compares what was measured with what the simulator put in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "demo"
+
+
+def say(text: str) -> None:
+    print(f"\n\033[1m{text}\033[0m" if sys.stdout.isatty() else f"\n{text}", flush=True)
+
+
+def call(*command: str) -> None:
+    """Run a command in the workspace, shown as typed; stop when it fails."""
+    print("$ " + " ".join(command), flush=True)
+    program = Path(sys.executable).parent / command[0]
+    if subprocess.run([program, *command[1:]], cwd=FOLDER, check=False).returncode:
+        raise SystemExit(f"the demo stopped at: {' '.join(command)}")
+
+
+def workspace() -> None:
+    """A fresh workspace: the session of the cook-book, the block with mini CCDs, the workflow."""
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    (FOLDER / "config" / "blocks").mkdir(parents=True)
+    shutil.copy(ROOT / "examples" / "nostromo" / "D11.yaml", FOLDER / "D11.yaml")
+    text = (ROOT / "config" / "blocks" / "NOSTROMO.yaml").read_text()
+    kept = [line for line in text.splitlines() if not line.startswith("detector:")]
+    (FOLDER / "config" / "blocks" / "NOSTROMO.yaml").write_text(
+        "\n".join([*kept, "detector: ccd273-mini", ""])
+    )
+    for name in ("Snakefile", "rules", "profiles"):
+        (FOLDER / name).symlink_to(ROOT / name)
+
+
+def verdict(test: str) -> dict:
+    return json.loads((FOLDER / "results_atCALDATA" / "D11" / test / "verdict.json").read_text())
+
+
+def compare(truth: dict) -> list[tuple[str, str, list[tuple[float, float, float]]]]:
+    """(test, quantity and unit, [(truth, measured, error) of each channel]).
+
+    The simulator gives every channel its own gain; the analysis has only the nominal one. Electrons are
+    therefore compared after taking the nominal gain out again.
+    """
+    channels = {(c["ccd"], c["quadrant"]): c for c in truth["channels"]}
+    nominal = truth["detector"]["nominal_gain"]
+    darks = [e for e in truth["exposures"] if e["test"] == "DARK01"]
+    noise, dark = [], []
+    for item in verdict("BIAS02")["headline"]:
+        if item["quantity"] == "read_noise" and item["region"] == "img":
+            channel = channels[item["ccd"], item["quadrant"]]
+            noise.append((channel["read_noise_adu"], item["value"], item["err"]))
+    for item in verdict("DARK01")["headline"]:
+        if item["quantity"] == "dark_current" and item["value"] is not None and not item["is_limit"]:
+            channel = channels[item["ccd"], item["quadrant"]]
+            warmer = sum(e["dark_factor"][str(item["ccd"])] for e in darks) / len(darks)
+            scale = channel["gain_e_adu"] / nominal
+            err = math.hypot(item["err"], item["systematic"] or 0.0)
+            dark.append((channel["dark_e_h"] * warmer, item["value"] * scale, err * scale))
+    return [
+        ("BIAS02", "read noise [ADU]", noise),
+        ("DARK01", "dark current [e-/px/h]", dark),
+        ("DARK01", "hot pixels [e-/s]", hot_pixels(channels)),
+    ]
+
+
+def hot_pixels(channels: dict) -> list[tuple[float, float, float]]:
+    """(true rate, measured rate, error) of the hot pixels above 1 e-/s that were found."""
+    from calcamp.data.tables import table_rows
+
+    rows = table_rows(FOLDER / "results_atCALDATA" / "D11" / "DARK01" / "tables" / "hot_pixels.ecsv")
+    found = {(r["ccd"], r["quadrant"], r["row"], r["column"]): r for r in rows}
+    pairs = []
+    for (ccd, quadrant), channel in channels.items():
+        for row, column, rate in channel["hot_pixels"]:
+            item = found.get((ccd, quadrant, row, column))
+            if rate >= 1.0 and item:
+                gain = channel["gain_e_adu"]
+                pairs.append((rate, item["rate_adu"] * gain, item["rate_adu_err"] * gain))
+    return pairs
+
+
+def show(truth: dict) -> None:
+    print(
+        f"{'test':8s} {'quantity':24s} {'n':>4s} {'truth':>9s} {'measured':>9s} {'mean pull':>10s} {'rms of pulls':>13s}"
+    )
+    for test, quantity, pairs in compare(truth):
+        pulls = [(value - true) / err for true, value, err in pairs]
+        mean = [sum(column) / len(pairs) for column in zip(*pairs, strict=True)] if pairs else [math.nan] * 3
+        centre = sum(pulls) / len(pulls) if pulls else math.nan
+        rms = math.sqrt(sum(p * p for p in pulls) / len(pulls)) if pulls else math.nan
+        print(
+            f"{test:8s} {quantity:24s} {len(pairs):4d} {mean[0]:9.4f} {mean[1]:9.4f} {centre:+10.2f} {rms:13.2f}"
+        )
+
+
+def run_session() -> None:
+    call("snakemake", "-c2", "--quiet", "rules", "host", "--configfile", "D11.yaml")
+
+
+def main() -> None:
+    started = time.monotonic()
+    say("1. A workspace for block NOSTROMO: session D11 of the cook-book's practical case, mini CCDs")
+    workspace()
+    say("2. The acquisition, simulated")
+    call("calcamp", "simulate", "D11.yaml", "--into", "atCALDATA/data", "--seed", "14", "--jobs", "2")
+    say("3. What would run")
+    call("calcamp", "validate", "D11.yaml")
+    call("snakemake", "-n", "--quiet", "rules", "progress", "host", "--configfile", "D11.yaml")
+    say("4. Session D11 in aim mode")
+    run_session()
+    call("calcamp", "status", "D11.yaml")
+    say(
+        "5. The master bias of BIAS01 becomes the block's; only DARK01 is done again, now free of the offset structure"
+    )
+    call("calcamp", "products", "promote", "results_atCALDATA/D11/BIAS01", "--kind", "bias")
+    run_session()
+    call("calcamp", "verify", "results_atCALDATA/D11")
+    say("6. Truth and measurement, 12 channels")
+    truth = json.loads((FOLDER / "atCALDATA" / "data_truth" / "D11_truth.json").read_text())
+    show(truth)
+    say(f"Done in {time.monotonic() - started:.0f} s. The reports:")
+    for path in sorted((FOLDER / "results_atCALDATA").rglob("*.pdf")):
+        print(f"  {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
