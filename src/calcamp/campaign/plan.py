@@ -128,6 +128,7 @@ class Plan:
                 ),
                 (("options",), lambda n=name: self._refuse_stray_options(n)),
                 ((), lambda n=name: self.columns(n)),
+                ((), lambda n=name: self._refuse_absent_products(n)),
             ):
                 try:
                     step()
@@ -144,6 +145,15 @@ class Plan:
                 raise PlanError(
                     f"options are given for {subtask}, which is not among the sub-tasks asked for"
                 )
+
+    def _refuse_absent_products(self, name: str) -> None:
+        for subtask in self.tests[name].subtasks:
+            for ccd in CCDS if self.tests[name].test.subtask(subtask).scope == "ccd" else (None,):
+                for kind, path in self._product_files(name, subtask, ccd).items():
+                    if isinstance(path, str) and not Path(path).is_file():
+                        raise PlanError(
+                            f"{kind} product not found: {path}; correct the path in the block or session YAML"
+                        )
 
     # ---- what the rules ask ----------------------------------------------------------------------
     def pattern(self, family: str | None = None, subtask: str | None = None) -> str:
@@ -225,8 +235,8 @@ class Plan:
         """Declared columns of a test, evaluated against the chamber."""
         return self.tests[name].test.columns(self.chamber)
 
-    def products(self, name: str, subtask: str, ccd: int | None) -> dict:
-        """Calibration products named for a test: kind -> {path, sha256} of this CCD."""
+    def _product_files(self, name: str, subtask: str, ccd: int | None) -> dict:
+        """Products named for a sub-task: kind -> path (or numbers) of this CCD."""
         planned = self.tests[name]
         prep = self.options(name, "prep")
         needs = {
@@ -236,21 +246,23 @@ class Plan:
         switches = {"mask": "use_mask", "dq": "use_mask", "bias": "use_bias", "flat": "use_flat"}
         needs -= {kind for kind, switch in switches.items() if not prep.get(switch, True)}
         named = self.session.product_paths(name, self.block)
-        found = {}
-        for kind in sorted(needs):
-            value = pick_product(named.get(kind), ccd=ccd, wavelength=planned.test.wavelength)
-            if isinstance(value, str):
-                found[kind] = {"path": value, "sha256": self._checksum(value)}
-            elif value is not None:
-                found[kind] = {"numbers": value}
-        return found
+        chosen = {
+            kind: pick_product(named.get(kind), ccd=ccd, wavelength=planned.test.wavelength)
+            for kind in sorted(needs)
+        }
+        return {kind: value for kind, value in chosen.items() if value is not None}
+
+    def products(self, name: str, subtask: str, ccd: int | None) -> dict:
+        """Calibration products of a sub-task: kind -> {path, sha256} or {numbers}, those of this CCD."""
+        return {
+            kind: {"path": value, "sha256": self._checksum(value)}
+            if isinstance(value, str)
+            else {"numbers": value}
+            for kind, value in self._product_files(name, subtask, ccd).items()
+        }
 
     def _checksum(self, path: str) -> str:
         if path not in self._checksums:
-            if not Path(path).is_file():
-                raise PlanError(
-                    f"{path}: calibration product not found; correct the path in the block or session YAML"
-                )
             self._checksums[path] = sha256(path)
         return self._checksums[path]
 

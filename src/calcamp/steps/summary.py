@@ -14,9 +14,12 @@ def main(argv: list[str] | None = None) -> int:
         "--ended-with-errors", action="store_true", help="the run failed: say which tests are not there"
     )
     args = parser.parse_args(argv)
+    from calcamp.data.files import read_json
     from calcamp.report.summary import write_summary
 
-    write_summary(args.results, failed=args.ended_with_errors)
+    run = args.results / "config" / "run.json"
+    pipeline_id = read_json(run)["pipeline_id"] if run.is_file() else None
+    write_summary(args.results, failed=args.ended_with_errors, pipeline_id=pipeline_id)
     return 0
 
 
