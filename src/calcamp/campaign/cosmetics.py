@@ -2,8 +2,36 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from calcamp.campaign.common import percent
-from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Subtask, Test
+from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Options, Subtask, Test
+
+
+class MasksOptions(Options):
+    """Thresholds of the search for defects."""
+
+    dark_sigma: float = Field(
+        5.5, description="frames without light: bright pixels stand out by this, in local scatters"
+    )
+    dark_least: float = Field(2.0, description="and by this [ADU]")
+    dark_column_least: float = Field(0.1, description="bright columns stand out by this [ADU]")
+    pattern_sigma: float = Field(
+        6.0, description="and of the read-out's own column pattern by so many of its rms"
+    )
+    flat_sigma: float = Field(5.5, description="flats: pixels deviate by this, in local scatters")
+    dead: float = Field(0.5, description="relative response below which a pixel is dead")
+    low: float = Field(0.8, description="relative response below which a pixel is low")
+    high: float = Field(1.2, description="relative response above which a pixel is high")
+    over: float = Field(1.5, description="relative response above which a pixel is over-responsive")
+    column_sigma: float = Field(7.0, description="least significance of a column, whole or partial")
+    column_least: float = Field(0.05, description="least deviation of a column in response")
+    vote: float = Field(0.7, description="share of the frames that must show a defect")
+    dark_box: int = Field(64, description="box of the background of frames without light [px]")
+    flat_box: int = Field(32, description="box of the background of flats [px]")
+    dark_rate_e_s: float = Field(
+        0.05, description="a master dark without bits: least rate of a hot pixel [e-/s]"
+    )
 
 
 def _columns(chamber) -> list[Column]:
@@ -36,10 +64,17 @@ FAMILY = Family(
             subtasks=(
                 HK,
                 CHECK,
-                Subtask("masks", after=("check",), needs=(Need("flat", per_wavelength=True), Need("dark"))),
-                Subtask("meta", after=("check", "masks")),
+                Subtask(
+                    "masks",
+                    after=("check",),
+                    options=MasksOptions,
+                    needs=(Need("flat", per_wavelength=True), Need("dark"), Need("gain")),
+                    mem_mb=1900,
+                ),
+                Subtask("meta", after=("check", "masks"), needs=(Need("mask"), Need("dq")), mem_mb=800),
             ),
             waived=(),
+            wavelength=800,
         ),
     ),
 )

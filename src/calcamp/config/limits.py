@@ -45,6 +45,14 @@ NAMES: dict[str, str] = {
     "lamp_peak": "largest deviation of the lamp from its mean",
     "lamp_rms": "rms of the lamp about its trend",
     "ramp_slope": "slope of the warm ramp",
+    "ramp_uniformity": "slope of the warm ramp over the median of the quadrants",
+    "flat_signal": "level of the flat of the warm test",
+    "spots_found": "spots of a quadrant that were found, of five",
+    "lost_area": "bad pixels over the pixels of the image area",
+    "bad_columns": "columns with a run of bad pixels",
+    "clusters": "groups of touching bad pixels",
+    "persistence": "charge released in the first dark after saturation",
+    "stray_light": "rate of light in an exposure that should be dark",
 }
 
 #: Other names that are understood: of the field, and of the predecessor.

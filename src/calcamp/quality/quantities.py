@@ -44,6 +44,8 @@ _ALL = (
     Quantity("hot_columns", "column", "Dark", "Number of columns of the image area with a stretch of hot pixels, by the column rule."),
     Quantity("bad_pixels", "pixel", "Cosmetics", "Number of pixels of the image area whose DQ bits are in BADMASK."),
     Quantity("bad_columns", "column", "Cosmetics", "Number of columns of the image area with the DQ bit BAD_COL or PARTIAL_COL."),
+    Quantity("lost_area", "%", "Cosmetics", "Bad pixels over the pixels of the image area."),
+    Quantity("clusters", "1", "Cosmetics", "Number of groups of at least two touching bad pixels, pixels of bad columns left out."),
     # ---- photon transfer, flats
     Quantity("gain", "e-/ADU", "Photon transfer", "Gain at 25 % of FDR (65536 ADU above offset) from the photon transfer curve, on linearised data where a linearity product exists."),
     Quantity("full_well", "e-", "Photon transfer", "Turn-off of the photon transfer curve: the signal above which the variance no longer follows. A limit (is_limit) when it was not reached.",),
