@@ -47,6 +47,7 @@ def bounds(limit):
 EVERYWHERE = {"saturation", "lost_pixels"}
 RAW = {"offset", "offset_gradient", "read_noise"} | EVERYWHERE
 FLAT = RAW | {"fluence", "flux"}
+WARM = {"her", "injection_significance", "ramp_slope", "ramp_uniformity", "flat_signal", "spots_found"}
 INJECTION = RAW | {"injection", "injection_gradient"}
 POINT = RAW | {"background", "fwhm", "point_flux", "lock_scale", "lock_rotation", "lock_shift"}
 
@@ -57,10 +58,10 @@ POINT = RAW | {"background", "fwhm", "point_flux", "lock_scale", "lock_rotation"
         ("BIAS01", RAW),
         ("BIAS02", RAW),
         ("DARK01", RAW | {"dark_signal"}),
-        ("COSMETICS00", EVERYWHERE),
-        ("STRAY00", EVERYWHERE),
-        ("MOT_WARM", RAW | {"her", "injection_significance", "ramp_slope"}),
-        ("PERSIST01", RAW | {"nonsaturation", "background"}),
+        ("COSMETICS00", EVERYWHERE | {"lost_area", "bad_columns", "clusters"}),
+        ("STRAY00", EVERYWHERE | {"stray_light"}),
+        ("MOT_WARM", RAW | WARM),
+        ("PERSIST01", RAW | {"nonsaturation", "background", "persistence"}),
         ("FLAT01", FLAT),
         ("FLAT02_590", FLAT),
         ("FLAT_STB", FLAT | {"lamp_peak", "lamp_rms"}),
@@ -117,9 +118,9 @@ def test_columns(limits):
     assert whole["offset"].columns == (1,)
     assert whole["nonsaturation"].columns == (3,)
     assert whole["background"].columns == (2, 4)
-    assert set(limits.resolve("PERSIST01", column=1)) == RAW
-    assert set(limits.resolve("PERSIST01", column=2)) == EVERYWHERE | {"background"}
-    assert set(limits.resolve("PERSIST01", column=3)) == {"lost_pixels", "nonsaturation"}
+    assert set(limits.resolve("PERSIST01", column=1)) == RAW | {"persistence"}
+    assert set(limits.resolve("PERSIST01", column=2)) == EVERYWHERE | {"background", "persistence"}
+    assert set(limits.resolve("PERSIST01", column=3)) == {"lost_pixels", "nonsaturation", "persistence"}
     warm = limits.resolve("MOT_WARM")
     assert (warm["offset"].columns, warm["read_noise"].columns) == ((2,), (1,))
     assert warm["read_noise"].regions == ("pre", "img", "ove")
