@@ -42,3 +42,15 @@ def percent(levels: Iterable[float], full: float) -> list[float]:
 def scan(first: float, last: float, step: float) -> list[float]:
     """Values ``first + i step``, ``ceil((last - first)/step + 1)`` of them (test catalogue, 7.4)."""
     return [first + i * step for i in range(math.ceil((last - first) / step + 1))]
+
+
+def flat_light(test, chamber, detector) -> dict:
+    """What limits on flat light are relative to: saturation times, s, by filter slot, and the shutter table."""
+    times = {slot: chamber.saturation_time.flat.get(nm) for slot, nm in chamber.filter_wheel.items()}
+    table = chamber.shutter_table()
+    return {
+        "saturation_time": {str(slot): time for slot, time in sorted(times.items()) if time},
+        "shutter": None
+        if table is None
+        else {"name": table.shutter, "commanded": list(table.commanded), "actual": list(table.actual)},
+    }

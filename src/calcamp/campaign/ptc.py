@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from calcamp.campaign.common import FLAT_WAVELENGTHS, RESET_DRAINS, TEMPERATURES, percent, reset_drain
-from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Subtask, Test, prep
+from pydantic import Field
+
+from calcamp.campaign.common import (
+    FLAT_WAVELENGTHS,
+    RESET_DRAINS,
+    TEMPERATURES,
+    flat_light,
+    percent,
+    reset_drain,
+)
+from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Options, Subtask, Test, prep
 
 PTC01_LEVELS = (5, 10, 20, 30, 50, 70, 80, 90, 100, 110, 120)  # per cent of saturation
 PTC01_FRAMES = (10, 10, 10, 10, 10, 10, 10, 10, 4, 4, 4)
@@ -32,14 +41,41 @@ def ptc02_columns(name: str, wavelength: int, keys: dict | None = None):
     return ptc_columns(name, wavelength, PTC02_LEVELS, PTC02_FRAMES, keys)
 
 
-_NEEDS = (Need("mask"), Need("dq"), Need("bias"), Need("gain"), Need("linearity"))
+class PairOptions(Options):
+    """Covariances of pairs of flats."""
+
+    lags: int = Field(8, ge=2, le=16, description="covariances are measured to so many lags in both directions")
+    clip_sigma: float = Field(5.5, ge=4, description="clip of the difference images, sigma; corrected for")
+    max_flux_difference: float = Field(0.1, description="pairs whose fluxes differ by more are left out")
+    use_linearity: bool = Field(True, description="correct pixels by the linearity product, where one is named")
+
+
+class MetaOptions(Options):
+    """Covariance model, turn-off, gain of tiles."""
+
+    model_b: bool | None = Field(
+        None, description="coefficients b of Astier et al. 2019: yes, no, or only where the data ask for them"
+    )
+    max_level: float | None = Field(None, description="ADU: no pair above is fitted; by default the turn-off decides")
+
+
+# One offset per row would put noise into the covariances along the rows: the smooth course is taken.
+PREP = prep(offset="smooth", scan="pre", use_flat=False)
+NEEDS = (Need("mask"), Need("dq"), Need("bias"), Need("gain"), Need("linearity"))
+EXTRACT = Subtask(
+    "extract_PTC", after=("check",), options=PairOptions, needs=NEEDS, mem_mb=1500, runtime_min=15
+)
 _SUBTASKS = (
     HK,
     CHECK,
-    prep(offset="row", scan="pre", use_flat=False),
-    Subtask("extract_PTC", after=("check",), needs=_NEEDS),
-    Subtask("meta", after=("check", "extract_PTC"), needs=_NEEDS),
-    Subtask("extract_HER", after=("check",), needs=_NEEDS),
+    PREP,
+    EXTRACT,
+    # The gain product holds the twelve channels: one process.
+    Subtask(
+        "meta", scope="block", after=("check", "extract_PTC"), options=MetaOptions, needs=NEEDS, mem_mb=800
+    ),
+    # Profiles behind the edges are taken while extract_PTC has the frames in memory.
+    Subtask("extract_HER", scope="block", after=("check", "extract_PTC"), needs=NEEDS, mem_mb=500),
 )
 _PURPOSE = (
     "Gain, read noise, full well and brighter-fatter coefficients from the covariances of pairs of flats; "
@@ -58,6 +94,7 @@ def _test(name: str, handle: str, columns, wavelength: int, condition: str) -> T
         subtasks=_SUBTASKS,
         colour_blind=False,
         wavelength=wavelength,
+        chamber_data=flat_light,
     )
 
 

@@ -1,0 +1,95 @@
+"""Shared by the steps of flat-light families: usable image areas, linearity, pairs of frames, times."""
+
+from __future__ import annotations
+
+import math
+
+from calcamp.detector.geometry import QUADRANTS
+from calcamp.steps import runner
+
+
+def table(rows: list[dict], names: str) -> dict[str, list]:
+    """Rows as columns, in the order of `names`."""
+    return {name: [row.get(name) for row in rows] for name in names.split()}
+
+
+def errs(names: str, unit: str) -> dict[str, str]:
+    """Units of columns and of their errors."""
+    return {out: unit for name in names.split() for out in (name, f"{name}_err")}
+
+
+def seconds(exposure: runner.Exposure) -> float:
+    """Start of an exposure, s; differences only are meant (no wrap at midnight)."""
+    from calcamp.data.names import parse_stamp
+
+    date = exposure.values.get("date")
+    stamp = parse_stamp(date) if isinstance(date, str) else date
+    return stamp.timestamp() if stamp is not None else math.nan
+
+
+def linearity(ctx: runner.Context) -> dict:
+    """Correction of each quadrant of this CCD from the linearity product, {} without one."""
+    product = ctx.product("linearity")
+    if not product or not ctx.options.get("use_linearity", True):
+        return {}
+    from pathlib import Path
+
+    from calcamp.analysis.nonlinearity import Correction
+    from calcamp.data.fitsfile import read_fits_table
+
+    columns = read_fits_table(Path(product["path"]), "LINEARITY")
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return {
+        quadrant: Correction.from_rows(
+            [r for r in rows if int(r["ccd"]) == ctx.ccd and str(r["quadrant"]).strip() == quadrant]
+        )
+        for quadrant in QUADRANTS
+    }
+
+
+class Lit:
+    """A prepared flat of one CCD: image area, bad and saturated pixels of a quadrant."""
+
+    def __init__(self, exposure: runner.Exposure, prepared, corrections: dict):
+        self.exposure, self.prepared, self.corrections = exposure, prepared, corrections
+
+    def image(self, quadrant: str):
+        """Image area, contiguous, linear where a correction is known, ADU."""
+        import numpy as np
+
+        image = np.ascontiguousarray(self.prepared.image(quadrant))
+        correction = self.corrections.get(quadrant)
+        return image if correction is None else correction.apply(image)
+
+    def masks(self, quadrant: str):
+        """(bad, saturated) pixels of the image area; None where there are none."""
+        import numpy as np
+
+        from calcamp.detector.dq import DQ
+
+        bad = np.ascontiguousarray(self.prepared.image_mask(quadrant))
+        if not bad.any():
+            return None, None
+        if not self.prepared.saturated[quadrant]:
+            return bad, None
+        rows, columns = self.prepared.detector.region("img", trimmed=False)
+        saturated = (self.prepared.dq[quadrant][rows, columns] & np.uint32(DQ.SATURATED)) != 0
+        return bad, np.ascontiguousarray(saturated)
+
+
+def stream(ctx: runner.Context, exposures=None):
+    """Prepared flats one after another; one that cannot be read is left out and noted."""
+    from calcamp.data.raw import RawError
+
+    corrections = linearity(ctx)
+    exposures = ctx.readable() if exposures is None else exposures
+    for number, exposure in enumerate(exposures, 1):
+        try:
+            prepared = ctx.prepared(exposure)
+        except RawError as error:
+            ctx.exclude(exposure.obsid, f"{error.kind}: {error}")
+            continue
+        yield Lit(exposure, prepared, corrections)
+        if number % 10 == 0 or number == len(exposures):
+            ctx.progress(number, len(exposures))
+    ctx.current = None
