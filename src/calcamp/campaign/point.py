@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pydantic import Field
+
 from calcamp.campaign.common import DITHER, POINT_WAVELENGTHS, TEMPERATURES, percent
-from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Subtask, Test, prep
+from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Options, Subtask, Test, prep
 
 PSFLUX_WAVELENGTHS = (590, 730, 800, 880, 0)
 PSF_LEVELS = (5, 25, 50, 75, 90)  # per cent of saturation at the peak
@@ -48,6 +50,99 @@ def spot_columns(name: str, wavelength: int, levels, frames):
     return columns
 
 
+class LockOptions(Options):
+    """Finding the pattern, and a first look at the spots of every frame."""
+
+    threshold: float = Field(10.0, description="detection, standard deviations of 4 x 4 pixel means")
+    least_adu: float = Field(30.0, description="detection, ADU per pixel of 4 x 4 pixel means, at least")
+    match_px: float = Field(8.0, description="a star and its source are at most this far apart [px]")
+    residual_px: float = Field(4.0, description="rms of the stars about the transform, at most [px]")
+    least_stars: int = Field(8, description="stars that must be matched for a lock")
+    missing_stars: int = Field(3, description="stars of a CCD that may be missing")
+    rotation_deg: float = Field(2.0, description="rotation that is looked for, either sign [deg]")
+    scale: float = Field(0.02, description="difference of the scale from 1 that is looked for, either sign")
+    shift_px: float = Field(1000.0, description="shift that is looked for [px]")
+    stamp_radius: int = Field(20, description="half the side of a stamp, its centre left out [px]")
+    aperture_px: float = Field(10.0, description="radius of the aperture [px]")
+    ring_px: float = Field(14.0, description="the level beside a spot is taken farther out than this [px]")
+
+
+class ShapeOptions(Options):
+    """Gaussians fitted to the spots."""
+
+    stamp_radius: int = Field(20, description="half the side of a stamp, its centre left out [px]")
+    fit_radius: float = Field(12.0, description="pixels of the fit, or 4 sigma if that is more [px]")
+    aperture_px: float = Field(10.0, description="radius of the aperture [px]")
+    ring_px: float = Field(14.0, description="the level beside a spot is taken farther out than this [px]")
+    reject_sigma: float = Field(6.0, description="pixels farther from the model are left out (cosmic rays)")
+    largest_chi2: float = Field(
+        0.0, description="chi2 per degree of freedom beyond which a fit is bad; 0: none is"
+    )
+
+
+class FocusOptions(Options):
+    """Focus curves and focal plane."""
+
+    clip_sigma: float = Field(6.0, description="points farther from a focus curve are left out")
+    plane_clip_sigma: float = Field(4.0, description="spots farther from the focal plane are left out")
+    least_spots: int = Field(4, description="spots with a focus that a CCD must have")
+    effective_saturation: float = Field(55000.0, description="peak of a saturating spot above offset [ADU]")
+
+
+class FluxOptions(Options):
+    """Brightness of the spots."""
+
+    effective_saturation: float = Field(55000.0, description="peak of a saturating spot above offset [ADU]")
+    max_fraction: float = Field(0.95, description="spots with a peak above this share of it are left out")
+    exposure_jitter: float = Field(2e-4, description="rms of the exposure, relative, added to the errors")
+
+
+class PsfOptions(FluxOptions):
+    """Size and shape against fluence, the detector's kernel."""
+
+    least_peak: float = Field(1000.0, description="spots with a fainter peak do not count [ADU]")
+    clip_sigma: float = Field(5.0, description="measurements farther from the line are left out")
+
+
+class BayesOptions(Options):
+    """Forward model of spots: optics, diffusion and pixels, with a posterior."""
+
+    stamp_radius: int = Field(10, description="half the side of the stamps of the model [px]")
+    walkers: int = Field(24, description="walkers of the ensemble sampler")
+    steps: int = Field(400, description="steps of each walker, the first quarter left out")
+    seed: int = Field(1, description="of the sampler: equal seeds give equal chains")
+
+
+class CrosstalkOptions(Options):
+    """Ghosts of bright spots in the other channels."""
+
+    source_adu: float = Field(250.0, description="pixels of a source above this are used [ADU]")
+    mask_grow: int = Field(5, description="victims' own sources are left out with so many pixels around them")
+    lags: int = Field(1, description="lags along the read-out that are fitted beside, to each side [px]")
+    significance: float = Field(3.0, description="a coefficient beyond this many errors counts as seen")
+
+
+def pattern_data(test, chamber, detector) -> dict:
+    """Where the stars should be, on this detector."""
+    return {"pattern": None if chamber.pattern is None else chamber.spots().on(detector)}
+
+
+def optics_data(test, chamber, detector) -> dict:
+    """Width of the optics at the test's wavelength, px, None where the profile has no figure."""
+    optics = chamber.optics
+    width = None if optics is None else optics.fwhm_px.get(test.wavelength)
+    return {"optics_fwhm": width, "optics_err": None if width is None else optics.err}
+
+
+def expectations(test, chamber, detector) -> dict:
+    """What limits of spots are relative to: the chamber's saturation time and width."""
+    return {
+        "saturation_time": chamber.saturation_time.point.get(test.wavelength),
+        "fwhm": chamber.fwhm.get(test.wavelength),
+        "mirror": chamber.mirror_nominal(chamber.slot(test.wavelength)),
+    }
+
+
 _NEEDS = (
     Need("mask"),
     Need("dq"),
@@ -56,9 +151,17 @@ _NEEDS = (
     Need("flat", per_wavelength=True),
     Need("linearity"),
 )
-# The checks of spots need to know where the spots are, so the lock comes first.
-_LOCK = Subtask("lock", needs=(Need("mask"), Need("dq")))
-_RELOCK = Subtask("relock", needs=(Need("lock", required=True),), production=False)
+# The lock comes first and needs nothing of the check. With a lock product (a pattern as it was found
+# before) it starts from there: that is what the predecessor called relock.
+_LOCK = Subtask(
+    "lock",
+    options=LockOptions,
+    needs=(Need("mask"), Need("dq"), Need("gain"), Need("lock")),
+    aliases=("relock",),
+    chamber_data=pattern_data,
+    mem_mb=800,
+    runtime_min=5,
+)
 _CHECK = replace(CHECK, after=("lock",))
 _PREP = prep(offset="row", scan="pre", use_flat=True)
 _PREP = replace(_PREP, needs=(*_PREP.needs, Need("flat", per_wavelength=True)))
@@ -66,39 +169,66 @@ _PREP = replace(_PREP, needs=(*_PREP.needs, Need("flat", per_wavelength=True)))
 _FOCUS_SUBTASKS = (
     HK,
     _LOCK,
-    _RELOCK,
     _CHECK,
-    Subtask("basic", after=("lock", "check"), needs=_NEEDS),
-    # Tilt and curvature of the focal plane need all three CCDs.
-    Subtask("meta", scope="block", after=("check", "basic"), needs=_NEEDS),
+    Subtask("basic", after=("lock", "check"), options=ShapeOptions, needs=_NEEDS, mem_mb=800),
+    # The focal plane is one of all three CCDs.
+    Subtask("meta", scope="block", after=("check", "basic"), options=FocusOptions, mem_mb=500),
 )
 _FLUX_SUBTASKS = (
     HK,
     _LOCK,
-    _RELOCK,
     _CHECK,
     _PREP,
-    Subtask("meta", scope="block", after=("check",), needs=_NEEDS, aliases=("basic",)),
+    Subtask("basic", after=("lock", "check"), options=ShapeOptions, needs=_NEEDS, mem_mb=800),
+    Subtask("meta", scope="block", after=("check", "basic"), options=FluxOptions, mem_mb=500),
 )
 _PSF_SUBTASKS = (
     HK,
     _LOCK,
-    _RELOCK,
     _CHECK,
     _PREP,
     Subtask(
         "basic",
         after=("lock", "check"),
+        options=ShapeOptions,
         needs=(*_NEEDS, Need("bf_kernel", per_wavelength=True)),
         # Shapes before and after the brighter-fatter correction are one step here, three in the predecessor.
         aliases=("corrBFE_G15", "basic_nobfe"),
+        mem_mb=1200,
     ),
-    Subtask("bayes", after=("check", "basic"), needs=_NEEDS),
-    Subtask("meta", after=("check", "basic"), needs=_NEEDS),
-    Subtask("xtalk_sex", after=("lock", "check"), needs=_NEEDS),
+    Subtask("bayes", after=("check", "basic"), options=BayesOptions, needs=_NEEDS, chamber_data=optics_data),
+    Subtask(
+        "meta",
+        scope="block",
+        after=("check", "basic"),
+        options=PsfOptions,
+        chamber_data=optics_data,
+        mem_mb=800,
+    ),
+    Subtask(
+        "xtalk_sex",
+        after=("lock", "check"),
+        options=CrosstalkOptions,
+        needs=(Need("mask"), Need("dq")),
+        mem_mb=800,
+    ),
     # Ghosts of a spot may be in any of the twelve channels.
-    Subtask("xtalk_build", scope="block", after=("check", "xtalk_sex"), needs=_NEEDS),
-    Subtask("xtalk_meta", scope="block", after=("check", "xtalk_build"), needs=(Need("gain"),)),
+    Subtask(
+        "xtalk_build",
+        scope="block",
+        after=("check", "xtalk_sex"),
+        options=CrosstalkOptions,
+        needs=(Need("mask"), Need("dq")),
+        mem_mb=1500,
+    ),
+    Subtask(
+        "xtalk_meta",
+        scope="block",
+        after=("check", "xtalk_build"),
+        options=CrosstalkOptions,
+        needs=(Need("gain"),),
+        mem_mb=500,
+    ),
 )
 
 
@@ -114,6 +244,7 @@ def _focus(wavelength: int) -> Test:
         subtasks=_FOCUS_SUBTASKS,
         colour_blind=False,
         wavelength=wavelength,
+        chamber_data=expectations,
     )
 
 
@@ -130,6 +261,7 @@ def _psf(name: str, handle: str, wavelength: int, frames, condition: str) -> Tes
         waived=(),
         colour_blind=False,
         wavelength=wavelength,
+        chamber_data=expectations,
     )
 
 
@@ -147,6 +279,7 @@ def _flux(wavelength: int) -> Test:
         waived=(),
         colour_blind=False,
         wavelength=wavelength,
+        chamber_data=expectations,
     )
 
 

@@ -57,7 +57,7 @@ class Spots(Plugin):
         "missing": (),  # e.g. ("1EA", "3GC")
         "jitter": None,  # px rms, from exposure to exposure; None: 0.5 with the dither stage, 0.02 without
         "background": 5.0,  # e-/px in an exposure of the saturation time
-        "bf_a00": -1.5e-6,  # 1/e-
+        "bf_a00": -0.87e-6,  # 1/e-, as the flat source
         "full_well": 240_000.0,  # e-
         "slices": 8,  # steps of collection
     }
