@@ -236,7 +236,8 @@ def stuck_bits(counts: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...], tu
 
     A bit of value 2^b changes within any interval of 2^b + 1 neighbouring values. It is tested when the
     0.13 to 99.87 % points are at least 2^(b+1) apart: then both states hold many pixels, unless it is stuck.
-    High bits are not tested by a bias frame; rates of several frames can be added.
+    High bits are not tested by a bias frame; rates of several frames can be added. Levels that stand apart (a flat and
+    its scans) say nothing about the bits between them.
 
     Parameters
     ----------
@@ -261,5 +262,25 @@ def stuck_bits(counts: np.ndarray) -> tuple[tuple[int, ...], tuple[int, ...], tu
     cumulative = np.cumsum(counts)
     low, high = np.searchsorted(cumulative, (0.00135 * total, 0.99865 * total))
     tested = tuple(bit for bit in range(16) if high - low >= 1 << (bit + 1))
-    stuck = tuple(bit for bit in tested if rates[bit] in (0.0, 1.0))
+    stuck = tuple(bit for bit in tested if rates[bit] in (0.0, 1.0) and _filled(counts, bit))
     return tested, stuck, rates
+
+
+def _filled(counts: np.ndarray, bit: int) -> bool:
+    """Whether values lie closely enough over two states of a bit to tell that it does not toggle.
+
+    Flats and injected lines stand far above the scans: nothing lies between, and no bit is to blame. A stuck bit
+    leaves gaps of its own size only, so values are taken together across such gaps, not across wider ones.
+    """
+    values = np.flatnonzero(counts)
+    edges = np.flatnonzero(np.diff(values) > (1 << bit) + 1)
+    for group in np.split(values, edges + 1):
+        inner = counts[group[0] : group[-1] + 1]
+        total = inner.sum()
+        if total < 0.1 * counts.sum():
+            continue
+        cumulative = np.cumsum(inner)
+        low, high = np.searchsorted(cumulative, (0.00135 * total, 0.99865 * total))
+        if high - low >= 1 << (bit + 1):
+            return True
+    return False
