@@ -99,7 +99,11 @@ class Clocking:
             while not seen[(last + k) % n][0]:
                 receiver = seen[(last + k) % n][1]
                 if receiver != donor:
-                    if out and out[-1].end == k - 1 and (out[-1].donor, out[-1].receiver) == (donor, receiver):
+                    if (
+                        out
+                        and out[-1].end == k - 1
+                        and (out[-1].donor, out[-1].receiver) == (donor, receiver)
+                    ):
                         out[-1] = Term(donor, receiver, out[-1].begin, float(k), float(hold))
                     else:
                         out.append(Term(donor, receiver, float(k - 1), float(k), float(hold)))
@@ -130,7 +134,10 @@ class Clocking:
     def from_dict(cls, data: dict) -> Clocking:
         return cls(
             int(data["phases"]),
-            {int(m): tuple(tuple(int(e) for e in step) for step in steps) for m, steps in data["modes"].items()},
+            {
+                int(m): tuple(tuple(int(e) for e in step) for step in steps)
+                for m, steps in data["modes"].items()
+            },
             float(data.get("fixed_us", 0.0)),
             {half: tuple(order) for half, order in (data.get("order") or {}).items()},
         )

@@ -185,7 +185,12 @@ class SerialTraps(Plugin):
         traps = draw_traps(
             rng, column.size, get["species"], get["width"], (get["pc_min"], get["pc_max"]), (0.2, 0.6)
         )
-        return {"column": column, "position": rng.uniform(0.5, 3.5, column.size), **traps, "clocks": get["clocks"]}
+        return {
+            "column": column,
+            "position": rng.uniform(0.5, 3.5, column.size),
+            **traps,
+            "clocks": get["clocks"],
+        }
 
     def active(self, exposure):
         return bool(int(exposure.keys.get("s_tpump", 0))) and exposure.reads_charge

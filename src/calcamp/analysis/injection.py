@@ -1,0 +1,826 @@
+"""Charge injection: levels of the injected lines, their uniformity and what is left after them; curves.
+
+Lines are folded on the period of the injection inside the image rows that were read; rows of the parallel
+over-scan never enter. Where the pattern stands is measured, and compared with what was commanded. Levels are
+above the lines without injection of the same cycle, so that no offset enters.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from calcamp.analysis.statistics import NAN, about
+
+#: Lines at the start of a block that are not part of its plateau.
+SKIP = 2
+#: Lines after a block whose charge is counted as deferred.
+TAIL = 20
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Where the injected lines are: row r is injected when ``(r - phase) mod (on + off) < on``."""
+
+    phase: int = field(metadata=about("row", "first injected line"))
+    on: int = field(metadata=about("row", "injected lines of a cycle"))
+    off: int = field(metadata=about("row", "lines without injection of a cycle"))
+    contrast: float = field(metadata=about("ADU", "injected minus other lines"))
+    contrast_err: float = field(metadata=about("ADU", "standard error of the contrast"))
+    found: bool = field(
+        metadata=about("1", "the contrast is significant; else the commanded pattern is used")
+    )
+
+    def place(self, rows: np.ndarray) -> np.ndarray:
+        """Place of rows inside their cycle; 0 is the first injected line."""
+        return (rows - self.phase) % (self.on + self.off)
+
+    def cycle(self, rows: np.ndarray) -> np.ndarray:
+        """Cycle of rows, from 0; rows before the first injected line belong to cycle -1."""
+        return (rows - self.phase) // (self.on + self.off)
+
+
+def find_pattern(
+    row_mean: np.ndarray, on: int, off: int, first: int = 0, search: int = 3, least: float = 10.0
+):
+    """Place of the injected lines by a matched filter over phase and length.
+
+    Parameters
+    ----------
+    row_mean : ndarray
+        Mean of each row read, ADU; NaN rows are left out.
+    on, off : int
+        Commanded lines of a cycle.
+    first : int
+        Row number of ``row_mean[0]`` (the first row read).
+    search : int
+        Lines by which phase and length may differ from the commanded ones.
+    least : float
+        Significance of the contrast below which the commanded pattern is taken.
+    """
+    good = np.isfinite(row_mean)
+    rows, values = first + np.flatnonzero(good), row_mean[good]
+    if off <= 0 or values.size < 4:
+        return Pattern(0, on, off, NAN, NAN, False)
+    best, commanded = None, None
+    for phase in range(-search, search + 1):
+        for length in range(max(1, on - search), on + search + 1):
+            if length >= on + off:
+                continue
+            inside = ((rows - phase) % (on + off) < length) & (rows >= phase)
+            n = int(inside.sum())
+            if n == 0 or n == values.size:
+                continue
+            high, low = values[inside].mean(), values[~inside].mean()
+            explained = (high - low) ** 2 * n * (values.size - n) / values.size
+            item = (explained, phase, length, high - low, inside)
+            if phase == 0 and length == on:
+                commanded = item
+            if best is None or explained > best[0]:
+                best = item
+    if best is None:
+        return Pattern(0, on, off, NAN, NAN, False)
+    _, phase, length, contrast, inside = best
+    err = _contrast_error(values, inside)
+    if not (contrast > least * err):
+        contrast, inside = (commanded or best)[3:5]
+        return Pattern(0, on, off, float(contrast), _contrast_error(values, inside), False)
+    return Pattern(phase, length, on + off - length, float(contrast), err, True)
+
+
+def _contrast_error(values: np.ndarray, inside: np.ndarray) -> float:
+    """Error from the scatter of neighbouring rows of the same kind."""
+    step = np.diff(values)[inside[1:] == inside[:-1]]
+    if step.size < 4:
+        return NAN
+    noise = 1.4826 * np.median(np.abs(step - np.median(step))) / math.sqrt(2)
+    return float(noise * math.sqrt(1 / inside.sum() + 1 / (~inside).sum()))
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """One entry per block of injected lines."""
+
+    cycle: np.ndarray = field(metadata=about("1", "number of the block"))
+    first_row: np.ndarray = field(metadata=about("row", "first injected line"))
+    lines: np.ndarray = field(metadata=about("1", "lines of the plateau"))
+    level: np.ndarray = field(metadata=about("ADU", "mean of the plateau above the lines without injection"))
+    level_err: np.ndarray = field(metadata=about("ADU", "standard error"))
+    first_line: np.ndarray = field(metadata=about("1", "deficit of the first line, share of the level"))
+    first_line_err: np.ndarray = field(metadata=about("1", "standard error"))
+    spill: np.ndarray = field(metadata=about("1", "first line after the block, share of the level"))
+    spill_err: np.ndarray = field(metadata=about("1", "standard error"))
+    tail: np.ndarray = field(
+        metadata=about("1", f"sum of the first {TAIL} lines after the block, share of the level")
+    )
+    tail_err: np.ndarray = field(metadata=about("1", "standard error"))
+
+
+@dataclass(frozen=True, eq=False)
+class Injection:
+    """What one frame tells of one quadrant. Shares refer to the level."""
+
+    pattern: Pattern = field(metadata=about("", "where the lines are"))
+    level: float = field(
+        metadata=about("ADU", "median over columns of their plateau, above the lines without injection")
+    )
+    level_err: float = field(metadata=about("ADU", "standard error: pixels, lines, background"))
+    above_offset: float = field(metadata=about("ADU", "median of the plateau's pixels above the offset"))
+    std: float = field(metadata=about("ADU", "standard deviation of the injected pixels"))
+    percentiles: tuple[float, ...] = field(
+        metadata=about("ADU", "0, 5, 25, 50, 75, 95, 100 % of the injected pixels")
+    )
+    background: float = field(metadata=about("ADU", "lines without injection above the offset"))
+    columns_rms: float = field(metadata=about("1", "pattern from column to column, rms, noise taken off"))
+    columns_rms_err: float = field(metadata=about("1", "standard error"))
+    pixel_noise: float = field(metadata=about("ADU", "rms of pixels about column pattern and line means"))
+    line_noise: float = field(
+        metadata=about("ADU", "rms of line means beyond the noise of pixels, trend taken off")
+    )
+    trend: float = field(metadata=about("1", "change of the level over the image rows"))
+    trend_err: float = field(metadata=about("1", "standard error"))
+    first_line: float = field(metadata=about("1", "deficit of the first injected line"))
+    first_line_err: float = field(metadata=about("1", "standard error"))
+    spill: float = field(metadata=about("1", "first line after a block"))
+    spill_err: float = field(metadata=about("1", "standard error"))
+    shutdown: float = field(
+        metadata=about("1", "charge after a block at zero transfers: incomplete shut-down")
+    )
+    shutdown_err: float = field(metadata=about("1", "standard error"))
+    cti: float = field(
+        metadata=about("1", "deferred charge per transfer (EPER): growth of the tail with the row")
+    )
+    cti_err: float = field(metadata=about("1", "standard error"))
+    blocks: Blocks | None = field(metadata=about("", "block by block"))
+    columns: np.ndarray = field(metadata=about("ADU", "plateau of each column; NaN where masked"))
+    columns_err: np.ndarray = field(metadata=about("ADU", "standard error of each column"))
+    lines: np.ndarray = field(metadata=about("ADU", "mean over cycles and columns at each place of a cycle"))
+    lines_err: np.ndarray = field(metadata=about("ADU", "standard error"))
+    n: int = field(metadata=about("1", "pixels of the plateau used"))
+    flag: str = field(default="", metadata=about("", "empty, or what is wrong"))
+
+
+def measure_injection(
+    image: np.ndarray,
+    on: int,
+    off: int,
+    mask: np.ndarray | None = None,
+    first: int = 0,
+    last: int | None = None,
+    sigma: float = 6.0,
+) -> Injection:
+    """Measure the injected lines of one quadrant.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (image rows, image columns)
+        ADU above offset, canonical. The parallel over-scan is not part of it.
+    on, off : int
+        Commanded injected and other lines of a cycle; `off` of 0: all lines are injected.
+    mask : ndarray of bool, optional
+        True where a pixel is left out.
+    first, last : int
+        Rows read, [first, last).
+    sigma : float
+        Pixels farther from column pattern and line mean are left out.
+    """
+    last = image.shape[0] if last is None else min(last, image.shape[0])
+    rows = np.arange(first, last)
+    if rows.size < 4:
+        return _nothing(image.shape[1], on, off, "no rows read")
+    area = image[first:last]
+    bad = None if mask is None else mask[first:last]
+    off = min(off, max(rows.size - on, 0)) if on >= rows.size else off
+    rough = _row_means(area, bad)
+    pattern = find_pattern(rough, on, off, first)
+    place, cycle = pattern.place(rows), pattern.cycle(rows)
+    started = rows >= max(pattern.phase, 0) if pattern.phase > 0 else np.ones(rows.size, bool)
+    injected = (place < pattern.on) & started if off > 0 else np.ones(rows.size, bool)
+    quiet = ~injected & ((place >= pattern.on + min(TAIL, pattern.off // 2)) | ~started)
+    off_mean, off_err, off_n = _quiet_rows(area, bad, ~injected, sigma)
+    base_column = _column_background(area, bad, quiet, sigma)
+    base = _block_background(rows, cycle, quiet, off_mean, off_err)
+    plateau = injected & (place >= SKIP) if off > 0 and pattern.on > 2 * SKIP else injected
+    if not plateau.any():
+        return _nothing(image.shape[1], on, off, "no injected line inside the rows read")
+    signal = area[injected] - base_column[None, :]
+    signal -= base[injected][:, None].astype(np.float32)
+    good = np.isfinite(signal) if bad is None else ~bad[injected]
+    inside = plateau[injected]
+    columns, columns_err, line, line_err, noise, good = _resolve(signal, good, inside, sigma)
+    usable = np.isfinite(columns)
+    if usable.sum() < 4:
+        return _nothing(image.shape[1], on, off, "all columns masked")
+    level = float(np.median(columns[usable]))
+    centre, extent = 0.5 * (rows[0] + rows[-1]), float(image.shape[0])
+    rows_on = rows[injected]
+    trend, trend_err, line_noise, line_mean_err = _trend(
+        rows_on[inside], line[inside], line_err[inside], centre, extent
+    )
+    background_err = (
+        float(np.sqrt(np.mean(np.square(_safe(off_err[quiet])))) / math.sqrt(max(quiet.sum(), 1)))
+        if quiet.any()
+        else 0.0
+    )
+    level_err = math.hypot(
+        1.2533 * math.sqrt(float(np.mean(np.square(columns_err[usable])))) / math.sqrt(usable.sum()),
+        math.hypot(line_mean_err, background_err),
+    )
+    values = np.sort((area[plateau] if bad is None else area[plateau][~bad[plateau]])[::1], axis=None)
+    take = (
+        [min(values.size - 1, int(q / 100 * (values.size - 1) + 0.5)) for q in (0, 5, 25, 50, 75, 95, 100)]
+        if values.size
+        else []
+    )
+    percentiles = tuple(float(values[k]) for k in take) if values.size else (NAN,) * 7
+    spread = _spread(columns[usable], columns_err[usable])
+    scale = level if abs(level) > 5 * level_err else NAN
+    blocks = (
+        _blocks(
+            rows, place, cycle, injected, plateau, pattern, line, line_err, off_mean, off_err, base, level
+        )
+        if off > 0
+        else None
+    )
+    summary = _shares(blocks, scale) if blocks is not None else dict.fromkeys(_SHARES, NAN)
+    lines, lines_err = _fold(rows, place, pattern, injected, line, line_err, off_mean - base, off_err)
+    return Injection(
+        pattern=pattern,
+        level=level,
+        level_err=level_err,
+        above_offset=percentiles[3],
+        std=float(values.std(dtype=np.float64)) if values.size else NAN,
+        percentiles=percentiles,
+        background=float(np.nanmean(off_mean[quiet])) if quiet.any() else NAN,
+        columns_rms=spread[0] / scale,
+        columns_rms_err=spread[1] / abs(scale),
+        pixel_noise=noise,
+        line_noise=line_noise,
+        trend=trend / scale,
+        trend_err=trend_err / abs(scale),
+        **summary,
+        blocks=blocks,
+        columns=columns,
+        columns_err=columns_err,
+        lines=lines,
+        lines_err=lines_err,
+        n=int(good[inside].sum()),
+    )
+
+
+_SHARES = "first_line first_line_err spill spill_err shutdown shutdown_err cti cti_err".split()
+
+
+def _nothing(columns: int, on: int, off: int, why: str) -> Injection:
+    empty = np.full(columns, NAN)
+    numbers = dict.fromkeys(
+        "level level_err above_offset std background columns_rms columns_rms_err pixel_noise line_noise trend "
+        "trend_err".split()
+        + _SHARES,
+        NAN,
+    )
+    return Injection(
+        pattern=Pattern(0, on, off, NAN, NAN, False),
+        percentiles=(NAN,) * 7,
+        blocks=None,
+        columns=empty,
+        columns_err=empty,
+        lines=np.empty(0),
+        lines_err=np.empty(0),
+        n=0,
+        flag=why,
+        **numbers,
+    )
+
+
+def _safe(values: np.ndarray) -> np.ndarray:
+    return values[np.isfinite(values)]
+
+
+def _row_means(area: np.ndarray, bad: np.ndarray | None) -> np.ndarray:
+    if bad is None:
+        return area.mean(axis=1, dtype=np.float64)
+    n = area.shape[1] - bad.sum(axis=1)
+    total = np.where(bad, np.float32(0), area).sum(axis=1, dtype=np.float64)
+    return np.divide(total, n, out=np.full(len(n), NAN), where=n > 0)
+
+
+def _quiet_rows(area, bad, wanted: np.ndarray, sigma: float):
+    """(mean, error, pixels) of each row without injection, clipped; NaN for the others."""
+    mean, err = np.full(area.shape[0], NAN), np.full(area.shape[0], NAN)
+    count = np.zeros(area.shape[0], int)
+    where = np.flatnonzero(wanted)
+    if where.size == 0:
+        return mean, err, count
+    sample = area[where[:: max(1, where.size // 64)]]
+    centre = float(np.median(sample[:, ::4]))
+    spread = 1.4826 * float(np.median(np.abs(sample[:, ::4] - centre)))
+    reach = np.float32(max(sigma, 6.0) * max(spread, 0.3) + 0.5)
+    # Rows are centred by themselves: lines just after a block hold charge.
+    rows = area[where]
+    middle = np.median(rows[:, ::8], axis=1).astype(np.float32)
+    keep = np.abs(rows - middle[:, None]) < reach
+    if bad is not None:
+        keep &= ~bad[where]
+    n = keep.sum(axis=1)
+    total = np.where(keep, rows, np.float32(0)).sum(axis=1, dtype=np.float64)
+    mean[where] = np.divide(total, n, out=np.full(len(n), NAN), where=n > 0)
+    err[where] = np.divide(max(spread, 0.3), np.sqrt(n), out=np.full(len(n), NAN), where=n > 0)
+    count[where] = n
+    return mean, err, count
+
+
+def _column_background(area, bad, quiet: np.ndarray, sigma: float) -> np.ndarray:
+    """Structure of the lines without injection from column to column, about its mean; 0 without such lines."""
+    if quiet.sum() < 10:
+        return np.zeros(area.shape[1], np.float32)
+    rows = area[quiet]
+    centre = float(np.median(rows[::4, ::4]))
+    spread = 1.4826 * float(np.median(np.abs(rows[::4, ::4] - centre)))
+    keep = np.abs(rows - np.float32(centre)) < np.float32(sigma * max(spread, 0.3) + 2.0)
+    if bad is not None:
+        keep &= ~bad[quiet]
+    n = keep.sum(axis=0)
+    total = np.where(keep, rows, np.float32(0)).sum(axis=0, dtype=np.float64)
+    mean = np.divide(total, n, out=np.full(len(n), NAN), where=n > 0)
+    return np.nan_to_num(mean - np.nanmean(mean)).astype(np.float32)
+
+
+def _block_background(rows, cycle, quiet, off_mean, off_err) -> np.ndarray:
+    """Background of every row: mean of the quiet lines of its cycle; the nearest cycle where it has none."""
+    if not quiet.any():
+        return np.zeros(rows.size)
+    known = {}
+    for number in np.unique(cycle[quiet]):
+        values = off_mean[quiet & (cycle == number)]
+        values = values[np.isfinite(values)]
+        if values.size >= 3:
+            known[int(number)] = float(values.mean())
+    if not known:
+        return np.full(rows.size, float(np.nanmean(off_mean[quiet])))
+    numbers = np.array(sorted(known))
+    levels = np.array([known[k] for k in numbers])
+    nearest = np.abs(cycle[:, None] - numbers[None, :]).argmin(axis=1)
+    return levels[nearest]
+
+
+def _resolve(signal, good, plateau, sigma):
+    """Columns and lines of the injected area, outliers left out: (column, err, line, err, noise, good)."""
+    column, _ = _means(signal, good & plateau[:, None], axis=0)
+    scale = np.where(np.isfinite(column), column, 0.0).astype(np.float32)
+    noise = NAN
+    for _ in range(2):
+        # The column pattern is a factor: lines that hold less show less of it.
+        reference = float(np.nanmedian(column)) if np.isfinite(column).any() else 0.0
+        factor = _line_factors(signal, good, scale, reference)
+        model = factor[:, None].astype(np.float32) * scale[None, :]
+        rest = signal - model
+        part = rest[plateau][:: max(1, plateau.sum() // 128)]
+        noise = (
+            1.4826 * float(np.median(np.abs(part[good[plateau][:: max(1, plateau.sum() // 128)]])))
+            if part.size
+            else NAN
+        )
+        if not noise > 0:
+            break
+        good = good & (np.abs(rest) < np.float32(max(sigma * noise, 3.0)))
+        column, counts = _means(signal, good & plateau[:, None], axis=0)
+        scale = np.where(np.isfinite(column), column, 0.0).astype(np.float32)
+    inside = good & plateau[:, None]
+    _, counts = _means(signal, inside, axis=0)
+    column_err = np.divide(noise, np.sqrt(counts), out=np.full(len(counts), NAN), where=counts > 0)
+    # Every line on the same footing: its columns about the pattern, plus the pattern's mean.
+    usable = np.isfinite(column)
+    mean_column = float(column[usable].mean()) if usable.any() else NAN
+    shifted = signal - scale[None, :]
+    line, line_counts = _means(shifted, good & usable[None, :], axis=1)
+    line = line + mean_column
+    line_err = np.divide(
+        noise, np.sqrt(line_counts), out=np.full(len(line_counts), NAN), where=line_counts > 0
+    )
+    return column, column_err, line, line_err, noise, good
+
+
+def _line_factors(signal, good, scale, reference: float) -> np.ndarray:
+    if not reference > 0:
+        return np.ones(signal.shape[0])
+    product = np.where(good, signal, np.float32(0)) @ scale
+    norm = good.astype(np.float32) @ np.square(scale)
+    return np.divide(product, norm, out=np.ones(len(norm), np.float32), where=norm > 0)
+
+
+def _means(values, good, axis: int):
+    n = good.sum(axis=axis)
+    total = np.where(good, values, np.float32(0)).sum(axis=axis, dtype=np.float64)
+    return np.divide(total, n, out=np.full(len(n), NAN), where=n > 0), n
+
+
+def _trend(rows, line, err, centre: float, extent: float):
+    """(change over the image, its error, noise of lines beyond pixels, error of the mean line)."""
+    known = np.isfinite(line)
+    n = int(known.sum())
+    if n < 4:
+        return NAN, NAN, NAN, NAN
+    x, y = (rows[known] - centre) / extent, line[known]
+    design = np.stack([np.ones(n), x], axis=1)
+    solution = np.linalg.lstsq(design, y, rcond=None)[0]
+    rest = y - design @ solution
+    variance = float(rest @ rest) / (n - 2)
+    pixels = float(np.mean(np.square(err[known])))
+    covariance = np.linalg.inv(design.T @ design) * max(variance, 1e-12)
+    return (
+        float(solution[1]),
+        math.sqrt(covariance[1, 1]),
+        math.sqrt(max(variance - pixels, 0.0)),
+        math.sqrt(max(variance - pixels, 0.0) / n),
+    )
+
+
+def _spread(columns, err) -> tuple[float, float]:
+    """Standard deviation of the column pattern with the noise of the columns taken off, and its error."""
+    n = columns.size
+    middle = np.median(columns)
+    width = 1.4826 * np.median(np.abs(columns - middle))
+    keep = np.abs(columns - middle) < 6 * max(width, 1e-9)
+    raw = float(np.var(columns[keep], ddof=1)) if keep.sum() > 2 else NAN
+    noise = float(np.mean(np.square(err[keep]))) if keep.any() else NAN
+    clean = math.sqrt(max(raw - noise, 0.0))
+    spread_err = raw / (math.sqrt(2 * n) * clean) if clean > 0 else math.sqrt(raw / (2 * n))
+    return clean, spread_err
+
+
+def _blocks(rows, place, cycle, injected, plateau, pattern, line, line_err, off_mean, off_err, base, level):
+    """Values of every block that has at least half of its plateau inside the rows read."""
+    injected_rows = np.flatnonzero(injected)
+    line_of = np.full(rows.size, NAN)
+    err_of = np.full(rows.size, NAN)
+    line_of[injected_rows], err_of[injected_rows] = line, line_err
+    rest = off_mean - base
+    found = {
+        name: []
+        for name in (
+            "cycle first_row lines level level_err first_line first_line_err spill spill_err tail tail_err".split()
+        )
+    }
+    for number in np.unique(cycle[injected]):
+        here = (cycle == number) & plateau
+        if here.sum() < max(1, (pattern.on - SKIP) // 2):
+            continue
+        own = line_of[here]
+        own = own[np.isfinite(own)]
+        if own.size == 0:
+            continue
+        mean = float(own.mean())
+        scatter = float(own.std(ddof=1)) if own.size > 2 else float(np.nanmean(err_of[here]))
+        mean_err = max(scatter, float(np.nanmean(err_of[here]))) / math.sqrt(own.size)
+        start = injected & (cycle == number) & (place == 0)
+        first_line = 1 - line_of[start][0] / mean if start.any() and mean > 0 else NAN
+        first_err = math.hypot(err_of[start][0], mean_err) / mean if start.any() and mean > 0 else NAN
+        after = (cycle == number) & (place >= pattern.on) & (place < pattern.on + TAIL)
+        values, errors = rest[after], off_err[after]
+        whole = values.size == TAIL and np.isfinite(values).all() and mean > 0
+        others = (cycle == number) & (place >= pattern.on + min(TAIL, pattern.off // 2))
+        base_err = (
+            float(np.sqrt(np.nanmean(np.square(off_err[others])) / max(others.sum(), 1)))
+            if others.any()
+            else NAN
+        )
+        found["cycle"].append(int(number))
+        found["first_row"].append(int(pattern.phase + number * (pattern.on + pattern.off)))
+        found["lines"].append(int(own.size))
+        found["level"].append(mean)
+        found["level_err"].append(mean_err)
+        found["first_line"].append(first_line)
+        found["first_line_err"].append(first_err)
+        found["spill"].append(values[0] / mean if whole else NAN)
+        found["spill_err"].append(math.hypot(errors[0], base_err) / mean if whole else NAN)
+        found["tail"].append(values.sum() / mean if whole else NAN)
+        found["tail_err"].append(
+            math.hypot(math.sqrt(float(np.sum(np.square(errors)))), TAIL * base_err) / mean if whole else NAN
+        )
+    return Blocks(**{name: np.array(values, float) for name, values in found.items()})
+
+
+def _weighted(value, err) -> tuple[float, float]:
+    """Weighted mean; its error not below what the scatter tells."""
+    known = np.isfinite(value) & np.isfinite(err) & (err > 0)
+    n = int(known.sum())
+    if n == 0:
+        return NAN, NAN
+    weight = 1 / np.square(err[known])
+    mean = float((weight * value[known]).sum() / weight.sum())
+    error = 1 / math.sqrt(float(weight.sum()))
+    chi2 = float((weight * np.square(value[known] - mean)).sum()) / (n - 1) if n > 1 else 1.0
+    # With few blocks the scatter itself is not well known: it counts only when it is far too large.
+    return mean, error * math.sqrt(chi2) if chi2 > 1 + 3 * math.sqrt(2 / max(n - 1, 1)) else error
+
+
+def _shares(blocks: Blocks, scale: float) -> dict[str, float]:
+    out = dict.fromkeys(_SHARES, NAN)
+    if not math.isfinite(scale) or blocks.cycle.size == 0:
+        return out
+    out["first_line"], out["first_line_err"] = _weighted(blocks.first_line, blocks.first_line_err)
+    out["spill"], out["spill_err"] = _weighted(blocks.spill, blocks.spill_err)
+    known = np.isfinite(blocks.tail) & (blocks.tail_err > 0)
+    if known.sum() >= 3:
+        transfers = blocks.first_row[known] + blocks.lines[known] + SKIP
+        design = np.stack([np.ones(known.sum()), transfers], axis=1) / blocks.tail_err[known][:, None]
+        target = blocks.tail[known] / blocks.tail_err[known]
+        covariance = np.linalg.inv(design.T @ design)
+        solution = covariance @ (design.T @ target)
+        out["shutdown"], out["cti"] = (float(v) for v in solution)
+        out["shutdown_err"], out["cti_err"] = (float(v) for v in np.sqrt(np.diag(covariance)))
+    return out
+
+
+def _fold(rows, place, pattern, injected, line, line_err, rest, rest_err):
+    """Mean and error at each place of a cycle, over cycles and columns."""
+    period = pattern.on + pattern.off
+    value, err = rest.copy(), rest_err.copy()
+    value[injected], err[injected] = line, line_err
+    place = np.where(pattern.cycle(rows) < 0, -1, place)
+    known = np.isfinite(value) & np.isfinite(err) & (place >= 0)
+    size = min(period, rows.size)
+    known &= place < size
+    n = np.bincount(place[known], minlength=size)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.bincount(place[known], weights=value[known], minlength=size) / n
+        error = np.sqrt(np.bincount(place[known], weights=np.square(err[known]), minlength=size)) / n
+    return mean, error
+
+
+# ---- curves ------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Curve:
+    """A fitted curve of level against a voltage. Voltages in V, levels as the input."""
+
+    kind: str = field(metadata=about("", "IG1 or IDL"))
+    threshold: float = field(metadata=about("V", "half of the level drawn on from beyond"))
+    threshold_err: float = field(metadata=about("V", "statistical, and the choice of the transition's shape"))
+    steepness: float = field(
+        metadata=about("1/V", "K of the transition, on the scale of the logistic function")
+    )
+    steepness_err: float = field(metadata=about("1/V", "standard error; inf when only bounded below"))
+    background: float = field(metadata=about("as input", "level below the threshold"))
+    background_err: float = field(metadata=about("as input", "standard error"))
+    notch: float = field(metadata=about("as input", "level above background beyond the knee (IG1)"))
+    notch_err: float = field(metadata=about("as input", "standard error"))
+    knee: float = field(metadata=about("V", "voltage where the straight part meets the notch (IG1)"))
+    knee_err: float = field(metadata=about("V", "standard error"))
+    slope: float = field(metadata=about("as input/V", "of the straight part, falling (IG1)"))
+    slope_err: float = field(metadata=about("as input/V", "standard error"))
+    amplitude: float = field(metadata=about("as input", "full level above background (IDL)"))
+    amplitude_err: float = field(metadata=about("as input", "standard error"))
+    width: float = field(metadata=about("V", "softness of the knee (IG1)"))
+    chi2: float = field(metadata=about("1", "of the points about the curve"))
+    dof: int = field(metadata=about("1", "degrees of freedom"))
+    n: int = field(metadata=about("1", "points"))
+    flag: str = field(default="", metadata=about("", "why the fit is not good, empty otherwise"))
+    parameters: tuple[float, ...] = field(default=(), metadata=about("", "of `evaluate`"))
+
+    def evaluate(self, volts: np.ndarray) -> np.ndarray:
+        model = _gate if self.kind == "IG1" else _drain
+        return model(np.asarray(self.parameters), np.asarray(volts, float), _probit)
+
+
+def _logistic(u):
+    return 0.5 * (1 + np.tanh(0.5 * np.clip(u, -80, 80)))
+
+
+def _probit(u):
+    from scipy.special import ndtr
+
+    return ndtr(u / 1.702)  # the same steepness as the logistic within 1 %
+
+
+def _gate(p, x, shape):
+    """Level against IG1: background + rise (threshold) times (falling line with a soft knee + notch)."""
+    background, steep, threshold, knee, slope, notch, width = p
+    line = slope * width * np.logaddexp(0.0, (knee - x) / width)
+    return background + shape(steep * (x - threshold)) * (line + notch)
+
+
+def _drain(p, x, shape):
+    """Level against IDL: background + amplitude times fall at the threshold."""
+    background, steep, threshold, amplitude = p
+    return background + amplitude * shape(-steep * (x - threshold))
+
+
+def fit_gate(volts, level, err, relative: float = 0.005, shape_error: float = 0.2) -> Curve:
+    """Fit level against injection gate 1.
+
+    Parameters
+    ----------
+    volts, level, err : ndarray
+        V; levels and their standard errors, any unit.
+    relative : float
+        Error of the model, share of the level: added to every point.
+    shape_error : float
+        Error of the transition's shape, share of its argument ``K (x - threshold)``: the tails of a transition
+        tell little about its middle.
+    """
+    volts, level, err, n = _clean(volts, level, err)
+    if n < 7:
+        return _no_curve("IG1", n, f"{n} points")
+    order = np.argsort(volts)
+    volts, level, err = volts[order], level[order], err[order]
+    top = int(np.argmax(level))
+    if not level[top] > 20 * err[top] or top == 0:
+        return _no_curve("IG1", n, "no threshold inside the scan")
+    low, high = float(np.median(level[: max(1, top - 2)])), float(level[top])
+    crossing = _crossing(volts[: top + 1], level[: top + 1] - low, 0.5 * (high - low))
+    tail = float(level[-1] - low)
+    falling = (level < low + 0.85 * (high - low)) & (level > low + 0.3 * (high - low)) & (np.arange(n) > top)
+    slope0 = (
+        -np.polyfit(volts[falling], level[falling], 1)[0]
+        if falling.sum() >= 2
+        else (high - tail) / max(volts[-1] - volts[top], 0.25)
+    )
+    knee0 = volts[top] + (high - low - tail) / max(slope0, 1e-9)
+    step = float(np.median(np.diff(volts)))
+    bounds = (
+        [-0.05 * high, 2.0, volts[0], volts[top], 0.1 * slope0, 0.0, 0.02],
+        [0.05 * high, 200.0, volts[min(top + 1, n - 1)], volts[-1] + 1.0, 10 * abs(slope0), 0.5 * high, 0.5],
+    )
+    starts = [
+        (
+            low,
+            k,
+            min(max(crossing + d * step, bounds[0][2] + 1e-3), bounds[1][2] - 1e-3),
+            knee0,
+            slope0,
+            max(tail, 1e-3 * high),
+            w,
+        )
+        for k, d, w in ((20.0, 0.0, 0.06), (10.0, -0.3, 0.2), (10.0, 0.3, 0.06), (60.0, 0.0, 0.2))
+    ]
+    return _fit("IG1", _gate, starts, bounds, volts, level, err, relative, shape_error, step)
+
+
+def fit_drain(volts, level, err, relative: float = 0.005, shape_error: float = 0.2) -> Curve:
+    """Fit level against the low level of the injection drain; parameters as `fit_gate`."""
+    volts, level, err, n = _clean(volts, level, err)
+    if n < 5:
+        return _no_curve("IDL", n, f"{n} points")
+    order = np.argsort(volts)
+    volts, level, err = volts[order], level[order], err[order]
+    high = float(np.median(level[:3]))
+    low = float(np.median(level[-2:]))
+    if not high - low > 20 * float(np.median(err)):
+        return _no_curve("IDL", n, "no threshold inside the scan")
+    crossing = _crossing(volts, high - level, 0.5 * (high - low))
+    step = float(np.median(np.diff(volts)))
+    bounds = (
+        [-0.05 * high, 2.0, volts[0] + step, 0.5 * high],
+        [0.05 * high, 200.0, volts[-1] - step, 2.0 * high],
+    )
+    if not bounds[0][2] < crossing < bounds[1][2]:
+        return _no_curve("IDL", n, "no threshold inside the scan")
+    starts = [
+        (low, k, min(max(crossing + d * step, bounds[0][2] + 1e-3), bounds[1][2] - 1e-3), high - low)
+        for k, d in ((20.0, 0.0), (10.0, -0.3), (10.0, 0.3), (60.0, 0.0))
+    ]
+    return _fit("IDL", _drain, starts, bounds, volts, level, err, relative, shape_error, step)
+
+
+def _clean(volts, level, err):
+    volts, level, err = (np.asarray(v, float) for v in (volts, level, err))
+    good = np.isfinite(volts) & np.isfinite(level) & np.isfinite(err) & (err > 0)
+    return volts[good], level[good], err[good], int(good.sum())
+
+
+def _crossing(x, y, at: float) -> float:
+    above = np.flatnonzero(y >= at)
+    if above.size == 0 or above[0] == 0:
+        return float(x[above[0]] if above.size else x[-1])
+    k = int(above[0])
+    return float(x[k - 1] + (at - y[k - 1]) / (y[k] - y[k - 1]) * (x[k] - x[k - 1]))
+
+
+def _fit(kind, model, starts, bounds, volts, level, err, relative, shape_error, step) -> Curve:
+    found = {}
+    for shape in (_logistic, _probit):
+        found[shape] = _best(model, shape, starts, bounds, volts, level, err, relative, shape_error)
+    solution, covariance, chi2, sigma = found[_probit]
+    if solution is None:
+        return _no_curve(kind, volts.size, "the fit does not converge")
+    other = found[_logistic][0]
+    errors = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    threshold, steep = float(solution[2]), float(solution[1])
+    # The shape is not known. Potentials scattered across a column make a normal distribution, which is taken;
+    # half the difference to the logistic curve is the error of the choice.
+    choice = 0.0 if other is None else 0.5 * abs(threshold - float(other[2]))
+    flags = []
+    names = (
+        ("background", "steepness", "threshold", "knee", "slope", "notch", "knee width")
+        if kind == "IG1"
+        else ("background", "steepness", "threshold", "amplitude")
+    )
+    lower, upper = np.asarray(bounds[0], float), np.asarray(bounds[1], float)
+    width = upper - lower
+    for k, name in enumerate(names):
+        if name in ("background", "knee width", "steepness"):
+            continue
+        if min(solution[k] - lower[k], upper[k] - solution[k]) < 1e-4 * width[k]:
+            flags.append(f"{name} at its bound")
+    unresolved = steep > 0.9 * upper[1] or not errors[1] < steep
+    threshold_err = math.hypot(float(errors[2]), choice)
+    if unresolved:
+        # Steeper than the scan resolves: the threshold lies anywhere between two points.
+        threshold_err = max(threshold_err, step / math.sqrt(12) * 0.5)
+    dof = volts.size - len(names)
+    if dof > 0 and chi2 / dof > 5:
+        flags.append(f"chi2/dof {chi2 / dof:.1f}")
+    get = dict(zip(names, solution, strict=True))
+    get_err = dict(zip(names, errors, strict=True))
+    return Curve(
+        kind=kind,
+        threshold=threshold,
+        threshold_err=threshold_err,
+        steepness=steep,
+        steepness_err=math.inf if unresolved else float(errors[1]),
+        background=float(get["background"]),
+        background_err=float(get_err["background"]),
+        notch=float(get.get("notch", NAN)),
+        notch_err=float(get_err.get("notch", NAN)),
+        knee=float(get.get("knee", NAN)),
+        knee_err=float(get_err.get("knee", NAN)),
+        slope=float(get.get("slope", NAN)),
+        slope_err=float(get_err.get("slope", NAN)),
+        amplitude=float(get.get("amplitude", NAN)),
+        amplitude_err=float(get_err.get("amplitude", NAN)),
+        width=float(get.get("knee width", NAN)),
+        chi2=float(chi2),
+        dof=int(dof),
+        n=int(volts.size),
+        flag="; ".join(flags),
+        parameters=tuple(float(v) for v in solution),
+    )
+
+
+def _best(model, shape, starts, bounds, volts, level, err, relative, shape_error):
+    """Best of several starts; the errors of the points are set from the curve found, twice."""
+    from scipy.optimize import least_squares
+
+    lower, upper = np.asarray(bounds[0], float), np.asarray(bounds[1], float)
+    full = float(level.max())
+    scale = np.maximum(np.abs(upper - lower), 1e-6)
+    sigma = np.sqrt(err**2 + (relative * np.abs(level)) ** 2)
+    # Before the curve is known every point near the rise counts less.
+    jump = np.abs(np.gradient(level)) / max(full, 1e-9)
+    sigma = np.hypot(sigma, 0.02 * full * np.minimum(jump, 0.5))
+    best = None
+    candidates = [np.clip(start, lower + 1e-9 * scale, upper - 1e-9 * scale) for start in starts]
+    for turn in range(3):
+        best = None
+        for start in candidates:
+            try:
+                result = least_squares(
+                    lambda p: (model(p, volts, shape) - level) / sigma,
+                    start,
+                    bounds=(lower, upper),
+                    x_scale=scale * 0.1,
+                )
+            except ValueError:
+                continue
+            if best is None or result.cost < best.cost:
+                best = result
+        if best is None:
+            return None, None, NAN, sigma
+        candidates = [best.x]
+        steep, threshold = best.x[1], best.x[2]
+        argument = steep * (volts - threshold)
+        share = shape(argument)
+        blur = full * share * (1 - share) * (0.02 + shape_error * np.abs(argument))
+        sigma = np.sqrt(err**2 + (relative * np.abs(level)) ** 2 + blur**2)
+        if turn == 0:
+            candidates += [np.clip(start, lower + 1e-9 * scale, upper - 1e-9 * scale) for start in starts[:3]]
+    jacobian = best.jac
+    try:
+        covariance = np.linalg.pinv(jacobian.T @ jacobian)
+    except np.linalg.LinAlgError:
+        return None, None, NAN, sigma
+    return best.x, covariance, 2 * best.cost, sigma
+
+
+def _no_curve(kind: str, n: int, why: str) -> Curve:
+    numbers = dict.fromkeys(
+        "threshold threshold_err steepness steepness_err background background_err notch notch_err knee knee_err slope "
+        "slope_err amplitude amplitude_err width chi2".split(),
+        NAN,
+    )
+    return Curve(kind=kind, dof=0, n=n, flag=why, **numbers)
+
+
+def bad_columns(columns: np.ndarray, sigma: float = 8.0, least: float = 0.5) -> np.ndarray:
+    """Columns that take too little (or no) charge: below `least` of the median, or far outside the spread."""
+    usable = np.isfinite(columns)
+    if usable.sum() < 10:
+        return np.empty(0, int)
+    middle = float(np.median(columns[usable]))
+    width = 1.4826 * float(np.median(np.abs(columns[usable] - middle)))
+    with np.errstate(invalid="ignore"):
+        bad = (columns < least * middle) | (np.abs(columns - middle) > max(sigma * width, 0.05 * abs(middle)))
+    return np.flatnonzero(bad & usable)
