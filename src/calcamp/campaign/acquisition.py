@@ -6,7 +6,8 @@ Standard library only: a waiting gate imports this and little else.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 from calcamp.campaign import structure
@@ -21,6 +22,9 @@ class Look:
     exposures: list  # those that were aligned, in order of acquisition
     rows_logged: int
     problems: list[str]
+    later: list[str] = field(default_factory=list)  # other tests logged after this one
+    other_filter: list = field(default_factory=list)  # rows of the test in a filter that it does not use
+    tests: dict = field(default_factory=dict)  # OBSIDs of every test in the log
 
     @property
     def assigned(self) -> list[tuple]:
@@ -30,15 +34,16 @@ class Look:
 
 def look_at_log(gate: dict, declared: dict) -> Look:
     """Read the EXP-LOGs of the day-folders and align the test's rows with its declared columns."""
-    columns = [structure.Declared(c["frames"], c["keys"]) for c in declared["columns"]]
-    paths = [path for folder in gate["folders"] for path in find_explogs(Path(folder))]
+    columns = columns_of(declared)
+    paths = logs_of(gate)
     log = read_explog(paths) if paths else None
     first, last = gate["obsids"] or (gate["start_obsid"] or 0, 1 << 62)
     logged = log.exposures() if log else []
-    mine = [e for e in logged if e.test == declared["log_name"] and first <= e.obsid <= last]
+    named = [e for e in logged if e.test == declared["log_name"] and first <= e.obsid <= last]
+    mine = named
     if not declared["colour_blind"]:
         waves = {c.values.get("wave") for c in columns}
-        mine = [e for e in mine if e.values.get("wave") in waves]
+        mine = [e for e in named if e.values.get("wave") in waves]
     alignment = structure.align(
         columns,
         mine,
@@ -48,12 +53,70 @@ def look_at_log(gate: dict, declared: dict) -> Look:
         entries=gate["entries"],
     )
     problems = [str(problem) for problem in log.problems] if log else ["no EXP-LOG in the day-folder"]
-    return Look(alignment, mine, _rows_named(paths, declared["log_name"]), problems)
+    rows = sum(count_rows(path, declared["log_name"]) for path in paths)  # as `Plan.rows_logged` counts
+    after = max((e.obsid for e in mine), default=None)
+    later = sorted({e.test for e in logged if after is not None and e.obsid > after and e not in named})
+    other = [e for e in named if e not in mine]
+    return Look(alignment, mine, rows, problems, later, other, log.tests() if log else {})
 
 
-def _rows_named(paths: list[Path], test: str) -> int:
-    """Lines of the logs that name the test, counted as `Plan.rows_logged` counts them."""
-    return sum(count_rows(path, test) for path in paths)
+def columns_of(declared: dict) -> list[structure.Declared]:
+    """Columns of a test from its plan file."""
+    return [structure.Declared(c["frames"], c["keys"]) for c in declared["columns"]]
+
+
+def logs_of(gate: dict) -> list[Path]:
+    """EXP-LOGs of the day-folders, in the order of the folders and their dates."""
+    return [path for folder in gate["folders"] for path in find_explogs(Path(folder))]
+
+
+def signature(gate: dict) -> tuple:
+    """What tells that no log changed: the same value means that another look finds the same."""
+    found = []
+    for path in logs_of(gate):
+        status = path.stat()
+        found.append((str(path), status.st_ino, status.st_size, status.st_mtime_ns))
+    return tuple(found)
+
+
+def wrong_exposures(look: Look, declared: dict) -> list[str]:
+    """What is being acquired otherwise than declared, in words; equipment is not looked at.
+
+    It is told while the test goes on, so that the operator can stop a wrong script.
+    """
+    columns = columns_of(declared)
+    said = [
+        f"OBSID {e.obsid}: wave {e.values.get('wave')}, which no column of the test declares"
+        for e in look.other_filter
+    ]
+    runs = structure.candidate_runs(columns, look.exposures, finished=False)
+    if not runs:
+        return said + [f"OBSID {e.obsid}: nothing that the test declares" for e in look.exposures]
+    run = runs[-1]
+    columns_taken = {index: column for index, column, _ in run.assignments}
+    for index in range(run.first, len(look.exposures)):
+        exposure = look.exposures[index]
+        column = columns_taken.get(index)
+        if column is None:
+            said.append(f"OBSID {exposure.obsid}: nothing that the test declares at this place")
+            continue
+        for key, expected, found in structure.differences(columns[column - 1], exposure, declared["waived"]):
+            said.append(f"OBSID {exposure.obsid}, col{column:03d}: {key} {found} in place of {expected}")
+    return said
+
+
+def suspended(look: Look, declared: dict) -> bool:
+    """Whether a pause inside the test looks like an abort and a new start: then more frames may follow."""
+    from calcamp.campaign.duration import frame_seconds
+
+    times = [(logged.time, column) for logged, column, _ in look.assigned]
+    for (before, column), (now, _) in pairwise(times):
+        if before is None or now is None:
+            continue
+        model = frame_seconds(declared["commanded"][column - 1])
+        if (now - before).total_seconds() > 1.5 * model + 30:
+            return True
+    return False
 
 
 RAW_SUFFIXES = (".fits", ".fits.gz", ".fits.fz")
@@ -68,25 +131,77 @@ def raw_file(folder: Path, stem: str) -> Path | None:
     return None
 
 
-def files_missing(look: Look) -> list[str]:
-    """Names of raw frames that the log lists and the folder does not hold."""
-    absent = []
-    for logged, _, _ in look.assigned:
-        for row in logged.ccds.values():
-            if raw_file(Path(row["_folder"]), str(row["File_name"])) is None:
-                absent.append(str(row["File_name"]))
-    return absent
+def frames_of(look: Look) -> list[tuple[str, Path | None]]:
+    """(name in the log, file) of every raw frame of the test; None where there is no file yet."""
+    return [
+        (str(row["File_name"]), raw_file(Path(row["_folder"]), str(row["File_name"])))
+        for logged, _, _ in look.assigned
+        for row in logged.ccds.values()
+    ]
 
 
-def settled(look: Look, settle_s: float) -> bool:
-    """Whether every raw frame has been quiet for `settle_s` (a copy still going on is not)."""
-    now = time.time()
-    for logged, _, _ in look.assigned:
-        for row in logged.ccds.values():
-            path = raw_file(Path(row["_folder"]), str(row["File_name"]))
-            if path is None or now - path.stat().st_mtime < settle_s:
+def is_whole(path: Path) -> bool:
+    """Whether a raw frame has the size that its headers promise; a gzip file cannot be asked."""
+    from calcamp.data.fitsblocks import FitsError, scan
+
+    if path.suffix == ".gz":
+        return True
+    with open(path, "rb") as stream:
+
+        def read_at(offset: int, count: int) -> bytes:
+            stream.seek(offset)
+            return stream.read(count)
+
+        try:
+            hdus = scan(read_at, path.stat().st_size)
+        except FitsError:
+            return False
+    return any(hdu.data_size for hdu in hdus)  # the first header alone is a valid file
+
+
+class Settling:
+    """Tells when the raw frames of a test are there, whole and no longer written to.
+
+    It compares what it saw itself, so a clock that is set back or copied times do not mislead it.
+    """
+
+    def __init__(self, settle_s: float, now=time.monotonic):
+        self._settle, self._now = settle_s, now
+        self._seen: dict[str, tuple] = {}  # name -> (size, mtime_ns), since when
+        self._whole: set[tuple] = set()
+        self.changed = now()  # when anything last changed
+
+    def waiting_for(self, look: Look) -> list[str]:
+        """Names of frames that are absent, short or too young, with the reason."""
+        found = []
+        for name, path in frames_of(look):
+            try:
+                status = path.stat() if path else None
+            except OSError:
+                status = None
+            state = (status.st_size, status.st_mtime_ns) if status else None
+            if name not in self._seen or self._seen[name][0] != state:
+                age = time.time() - status.st_mtime if status else 0.0
+                begin = self._now() - (age if age > self._settle and name not in self._seen else 0.0)
+                self._seen[name] = (state, begin)
+                self.changed = max(self.changed, begin)
+            if status is None:
+                found.append(f"{name}: not there")
+            elif not self._is_whole(path, state):
+                found.append(f"{name}: shorter than its header promises")
+            elif self._now() - self._seen[name][1] < self._settle:
+                found.append(f"{name}: just written")
+        return found
+
+    def _is_whole(self, path: Path, state: tuple) -> bool:
+        if (path, state) not in self._whole:
+            try:
+                if not is_whole(path):
+                    return False
+            except OSError:
                 return False
-    return True
+            self._whole.add((path, state))
+        return True
 
 
 def incomplete_reason(look: Look) -> str:

@@ -348,8 +348,11 @@ class Plan:
         return str(int(look) + 1) if self._stale(name, manifest) else look
 
     def _stale(self, name: str, manifest: dict) -> bool:
-        if manifest["status"] != "complete" and self.rows_logged(name) != manifest.get("rows_logged"):
-            return True
+        if manifest["status"] != "complete":
+            if self.rows_logged(name) != manifest.get("rows_logged"):
+                return True
+            if manifest.get("end") == "yielded" and self.session.mode == "wait":
+                return True  # it gave its place to another test: wait for it again
         for exposure in manifest["exposures"]:
             for entry in exposure["files"].values():
                 if not entry:
@@ -543,8 +546,23 @@ class Plan:
             "poll_s": wait.poll_s,
             "timeout_h": wait.timeout_h,
             "settle_s": wait.settle_s,
+            "overtaken_min": wait.overtaken_min,
+            "others": self.gates,
             "stop_file": str(self.results.root / "STOP"),
         }
+
+    @cached_property
+    def gates(self) -> list[dict]:
+        """All gates of the session in their order: a gate that waits in vain gives its place to another."""
+        return [
+            {
+                "name": name,
+                "log_name": item.test.log_name,
+                "frames": sum(c.frames for c in self.columns(name)),
+                "look": self.look(name),
+            }
+            for name, item in self.tests.items()
+        ]
 
     def refuse_absent_data(self) -> None:
         """In aim mode, day-folders that do not exist and OBSID limits without data are errors."""

@@ -300,6 +300,17 @@ def progress(
     return run.frames, total, wrong
 
 
+def differences(declared: Declared, exposure, waived: Iterable[str] = ()) -> list[tuple[str, object, object]]:
+    """(key, expected, found) of an exposure that differs from its column; equipment is left out."""
+    return [
+        (key, declared.values[key], exposure.values[key])
+        for key in _keys_to_compare(None, waived)
+        if key in declared.values
+        and exposure.values.get(key) is not None
+        and not same(declared.values[key], exposure.values[key])
+    ]
+
+
 # ---- parts ---------------------------------------------------------------------------------------
 def _item(thing, name):
     return thing[name] if isinstance(thing, Mapping) else getattr(thing, name)

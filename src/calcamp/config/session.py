@@ -106,6 +106,12 @@ class Wait(Shape):
     settle_s: float = Field(
         30.0, ge=0, le=3600, description="a frame must not have changed for this time [s]"
     )
+    overtaken_min: float = Field(
+        30.0,
+        gt=0,
+        le=6000,
+        description="give up a test that broke off when nothing of it came for this time and others did [min]",
+    )
     start_obsid: Obsid | None = Field(None, description="leave out exposures before this OBSID")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from calcamp.data.files import link_or_copy, read_json, write_json
 from calcamp.detector.geometry import CCDS
+from calcamp.steps import orphan
 
 
 def records_of(folder: Path, judging: dict) -> list[dict]:
@@ -72,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--folder", required=True, type=Path, help="results folder of the test")
     args = parser.parse_args(argv)
+    if argv is None:
+        orphan.end_with_the_workflow()
     from calcamp.quality.judge import judge
 
     judging = read_json(args.plan)["judging"]

@@ -6,11 +6,15 @@ import argparse
 import sys
 from pathlib import Path
 
+from calcamp.steps import orphan
+
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m calcamp.steps.report", description=__doc__)
     parser.add_argument("--folder", required=True, type=Path, help="results folder of the test")
     args = parser.parse_args(argv)
+    if argv is None:
+        orphan.end_with_the_workflow()
     from calcamp.report.build import build_report
 
     build_report(args.folder)

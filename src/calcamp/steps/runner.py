@@ -26,6 +26,7 @@ from pathlib import Path
 
 from calcamp.data.files import read_json, sha256, write_json
 from calcamp.detector.geometry import QUADRANTS, Detector
+from calcamp.steps import orphan
 
 RECORD_SCHEMA = 1
 
@@ -341,6 +342,8 @@ def arguments(argv: list[str], family: str, names) -> argparse.Namespace:
 def run(family: str, tasks: dict[str, Task], argv: list[str] | None = None) -> int:
     """Run one task of a family from the command line; the ``main`` of every step module."""
     args = arguments(sys.argv[1:] if argv is None else argv, family, tasks)
+    if argv is None:
+        orphan.end_with_the_workflow()
     text = Path(args.options[1:]).read_text() if args.options.startswith("@") else args.options
     return execute(
         family,
