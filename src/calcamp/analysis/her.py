@@ -30,7 +30,9 @@ class Edge:
     n: int = field(metadata=about("1", "rows (columns) averaged"))
 
 
-def edge_profile(data: np.ndarray, detector: Detector, edge: str, mask: np.ndarray | None = None) -> Edge | None:
+def edge_profile(
+    data: np.ndarray, detector: Detector, edge: str, mask: np.ndarray | None = None
+) -> Edge | None:
     """Profile behind the serial or the parallel edge of the image of a prepared quadrant.
 
     Parameters
@@ -83,7 +85,9 @@ class Response:
     flag: str = field(default="", metadata=about("", "why there is no response"))
 
 
-def fit_response(signal: np.ndarray, response: np.ndarray, err: np.ndarray, pixels: int = FIT_PIXELS) -> Response:
+def fit_response(
+    signal: np.ndarray, response: np.ndarray, err: np.ndarray, pixels: int = FIT_PIXELS
+) -> Response:
     """Linear and saturating response of each pixel behind the edge.
 
     Parameters
@@ -98,16 +102,22 @@ def fit_response(signal: np.ndarray, response: np.ndarray, err: np.ndarray, pixe
     nothing = np.full(pixels, NAN)
     if len(signal) < 1:
         return Response(NAN, NAN, nothing, nothing, nothing, nothing, NAN, NAN, NAN, 0, "no frame")
-    linear = [fit_linear(signal[:, None], response[:, k], err[:, k], sigma=None) for k in range(response.shape[1])]
+    linear = [
+        fit_linear(signal[:, None], response[:, k], err[:, k], sigma=None) for k in range(response.shape[1])
+    ]
     if not all(f.ok for f in linear):
-        return Response(NAN, NAN, nothing, nothing, nothing, nothing, NAN, NAN, NAN, len(signal), "not measured")
+        return Response(
+            NAN, NAN, nothing, nothing, nothing, nothing, NAN, NAN, NAN, len(signal), "not measured"
+        )
     chi2 = sum(f.chi2 for f in linear)
     best = (chi2, None, NAN)
     levels = len(np.unique(np.round(20 * np.log(np.maximum(signal, 1.0)))))
     if levels >= 3:
         for scale in _SCALES:
             design = np.stack([signal, 1.0 - np.exp(-signal / scale)], axis=1)
-            fits = [fit_linear(design, response[:, k], err[:, k], sigma=None) for k in range(response.shape[1])]
+            fits = [
+                fit_linear(design, response[:, k], err[:, k], sigma=None) for k in range(response.shape[1])
+            ]
             if all(f.ok for f in fits) and sum(f.chi2 for f in fits) < best[0]:
                 best = (sum(f.chi2 for f in fits), fits, scale)
     gain = chi2 - best[0]

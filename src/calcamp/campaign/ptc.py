@@ -44,19 +44,30 @@ def ptc02_columns(name: str, wavelength: int, keys: dict | None = None):
 class PairOptions(Options):
     """Covariances of pairs of flats."""
 
-    lags: int = Field(8, ge=2, le=16, description="covariances are measured to so many lags in both directions")
+    lags: int = Field(
+        8, ge=2, le=16, description="covariances are measured to so many lags in both directions"
+    )
     clip_sigma: float = Field(5.5, ge=4, description="clip of the difference images, sigma; corrected for")
     max_flux_difference: float = Field(0.1, description="pairs whose fluxes differ by more are left out")
-    use_linearity: bool = Field(True, description="correct pixels by the linearity product, where one is named")
+    use_linearity: bool = Field(
+        True, description="correct pixels by the linearity product, where one is named"
+    )
 
 
 class MetaOptions(Options):
     """Covariance model, turn-off, gain of tiles."""
 
+    noise: str = Field(
+        "overscan",
+        pattern="^(overscan|free)$",
+        description="overscan: the noise of the scans is one more measurement of the curve's noise; free: it is not",
+    )
     model_b: bool | None = Field(
         None, description="coefficients b of Astier et al. 2019: yes, no, or only where the data ask for them"
     )
-    max_level: float | None = Field(None, description="ADU: no pair above is fitted; by default the turn-off decides")
+    max_level: float | None = Field(
+        None, description="ADU: no pair above is fitted; by default the turn-off decides"
+    )
 
 
 # One offset per row would put noise into the covariances along the rows: the smooth course is taken.

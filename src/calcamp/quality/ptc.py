@@ -33,7 +33,9 @@ def headline(case: Case) -> list[dict]:
         out += from_table(table, f"bf_{name}", name)
     for ccd, quadrant in channels():
         row = rows.get((ccd, quadrant), {})
-        item = entry("bloom_level", row.get("bloom_level_vison"), None, row.get("n"), ccd=ccd, quadrant=quadrant)
+        item = entry(
+            "bloom_level", row.get("bloom_level_vison"), None, row.get("n"), ccd=ccd, quadrant=quadrant
+        )
         out.append({**item, "is_limit": bool(row.get("bloom_is_limit"))})
     for edge in ("serial", "parallel"):
         out += from_table(case.rows("her"), "her", "her", edge=edge)

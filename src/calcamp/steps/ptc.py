@@ -146,7 +146,19 @@ def _write_covariances(ctx: runner.Context, pairs: list) -> None:
     """Table ``ptc_covariances``: a row per pair, quadrant and lag."""
     import numpy as np
 
-    columns = {name: [] for name in "column obsid ccd quadrant lag_parallel lag_serial covariance covariance_err".split()}
+    columns = {
+        name: []
+        for name in [
+            "column",
+            "obsid",
+            "ccd",
+            "quadrant",
+            "lag_parallel",
+            "lag_serial",
+            "covariance",
+            "covariance_err",
+        ]
+    }
     for keys, p in pairs:
         lags = p.covariance.shape[0]
         i, j = np.divmod(np.arange(lags * lags), lags)
@@ -176,7 +188,10 @@ def _write_edges(ctx: runner.Context, edges: list) -> None:
     groups: dict[tuple, list] = {}
     for exposure, quadrant, edge, found in edges:
         groups.setdefault((exposure.column, quadrant, edge), []).append(found)
-    columns = {name: [] for name in "column ccd quadrant edge pixel signal response response_err n".split()}
+    columns = {
+        name: []
+        for name in ["column", "ccd", "quadrant", "edge", "pixel", "signal", "response", "response_err", "n"]
+    }
     for (column, quadrant, edge), items in groups.items():
         response = np.mean([e.response for e in items], axis=0)
         err = np.sqrt(np.sum([e.err**2 for e in items], axis=0)) / len(items)
@@ -288,7 +303,15 @@ def meta(ctx: runner.Context) -> None:
             channel = channels.get((ccd, quadrant))
             if channel is None:
                 ctx.flag("BADDATAPROD", "no pair of flats", **keys)
-                rows.append({**keys, **dict.fromkeys(_FIT.split(), math.nan), "turn_off_is_limit": False, "n": 0, "flag": "no pair"})
+                rows.append(
+                    {
+                        **keys,
+                        **dict.fromkeys(_FIT.split(), math.nan),
+                        "turn_off_is_limit": False,
+                        "n": 0,
+                        "flag": "no pair",
+                    }
+                )
                 continue
             row, fit, off = fit_channel(ctx, channel, overscan_noise(ctx, ccd, quadrant))
             rows.append({**keys, **row})
@@ -298,7 +321,10 @@ def meta(ctx: runner.Context) -> None:
             if fit.ok:
                 coefficients += [{**keys, **r} for r in coefficient_rows(fit)]
                 tiles += [{**keys, **r} for r in tile_rows(ctx, channel, fit, off)]
-            print(f"{ctx.test} CCD{ccd} {quadrant}: gain {row['gain']:.4f} +- {row['gain_err']:.4f} e-/ADU", flush=True)
+            print(
+                f"{ctx.test} CCD{ccd} {quadrant}: gain {row['gain']:.4f} +- {row['gain_err']:.4f} e-/ADU",
+                flush=True,
+            )
     _write_ptc(ctx, rows)
     write_curve(ctx, curve)
     write_coefficients(ctx, coefficients)
@@ -321,7 +347,13 @@ def fit_channel(ctx: runner.Context, channel: dict, noise):
     tile_mu, tile_variance, tile_n = channel["tiles"]
     tile_err = tile_variance * np.sqrt(2 / np.maximum(tile_n, 1))
     off = ptc.find_turn_off(
-        mu, c[:, 0, 0], err[:, 0, 0], channel["ks_p"], moments[:, 0], (tile_mu, tile_variance, tile_err), expected**2
+        mu,
+        c[:, 0, 0],
+        err[:, 0, 0],
+        channel["ks_p"],
+        moments[:, 0],
+        (tile_mu, tile_variance, tile_err),
+        expected**2,
     )
     top = _top(off, ctx.options.get("max_level"))
     with np.errstate(invalid="ignore"):
@@ -329,10 +361,11 @@ def fit_channel(ctx: runner.Context, channel: dict, noise):
         below = (brightest < top) & np.isfinite(mu)
     nan = np.where(below[:, None, None], c, np.nan)
     choice = {"with_b": ctx.options.get("model_b")}
-    fit = ptc.fit_covariances(mu, nan, err, moments, **choice)
-    fixed = (
-        ptc.fit_covariances(mu, nan, err, moments, with_b=False, read_noise=noise) if noise and fit.ok else fit
-    )
+    free = ptc.fit_covariances(mu, nan, err, moments, **choice)
+    fit = free
+    if noise and free.ok and ctx.options.get("noise", "overscan") == "overscan":
+        with_scans = ptc.fit_covariances(mu, nan, err, moments, read_noise=noise, **choice)
+        fit = with_scans if with_scans.ok else free
     v, e = np.where(below, c[:, 0, 0], np.nan), err[:, 0, 0]
     sixteen = ptc.fit_variance(mu, v, e, moments[:, 0])
     quadratic = ptc.fit_quadratic(mu, v, e)
@@ -343,8 +376,8 @@ def fit_channel(ctx: runner.Context, channel: dict, noise):
     row = {
         "gain": fit.gain,
         "gain_err": fit.gain_err,
-        "gain_overscan_noise": fixed.gain,
-        "gain_overscan_noise_err": fixed.gain_err,
+        "gain_free_noise": free.gain,
+        "gain_free_noise_err": free.gain_err,
         "gain_eq16": sixteen.gain,
         "gain_eq16_err": sixteen.gain_err,
         "gain_quadratic": quadratic.gain,
@@ -363,8 +396,8 @@ def fit_channel(ctx: runner.Context, channel: dict, noise):
         "b00_err": fit.b_err[0, 0] if fit.b_err is not None else math.nan,
         "sum_a": total,
         "sum_a_err": total_err,
-        "read_noise": fit.read_noise if fit.ok else math.nan,
-        "read_noise_err": fit.read_noise_err if fit.ok else math.nan,
+        "read_noise": free.read_noise if free.ok else math.nan,
+        "read_noise_err": free.read_noise_err if free.ok else math.nan,
         "overscan_noise": noise[0] if noise else math.nan,
         "overscan_noise_err": noise[1] if noise else math.nan,
         "turn_off": off.level,
@@ -395,7 +428,7 @@ def _top(off, given) -> float:
 
 
 _FIT = (
-    "gain gain_err gain_overscan_noise gain_overscan_noise_err gain_eq16 gain_eq16_err gain_quadratic gain_quadratic_err "
+    "gain gain_err gain_free_noise gain_free_noise_err gain_eq16 gain_eq16_err gain_quadratic gain_quadratic_err "
     "alpha_quadratic alpha_quadratic_err a00 a00_err a01 a01_err a10 a10_err a11 a11_err b00 b00_err sum_a sum_a_err "
     "read_noise read_noise_err overscan_noise overscan_noise_err turn_off turn_off_err turn_off_is_limit full_well "
     "full_well_err bloom_level_vison bloom_is_limit far_lags_rms chi2_dof chi2_variance b_improvement top n_rejected"
@@ -409,8 +442,8 @@ def _write_ptc(ctx: runner.Context, rows: list[dict]) -> None:
         "ptc",
         table(rows, f"ccd quadrant {_FIT} n flag"),
         units={
-            **errs("gain gain_overscan_noise gain_eq16 gain_quadratic", e),
-            **errs("alpha_quadratic", "1/adu2") ,
+            **errs("gain gain_free_noise gain_eq16 gain_quadratic", e),
+            **errs("alpha_quadratic", "1/adu2"),
             **errs("a00 a01 a10 a11 b00 sum_a", inverse),
             **errs("read_noise overscan_noise turn_off", "ADU"),
             **errs("full_well", "electron"),
@@ -418,8 +451,9 @@ def _write_ptc(ctx: runner.Context, rows: list[dict]) -> None:
             "top": "ADU",
         },
         descriptions={
-            "gain": "Astier et al. 2019, Eq. 20, noise free",
-            "gain_overscan_noise": "the same with the noise of the scans as a measurement of n00",
+            "gain": "Astier et al. 2019, Eq. 20; the noise of the scans is a measurement of n00 (option noise)",
+            "gain_free_noise": "the same with the noise at zero signal left to the curve",
+            "read_noise": "of the curve alone, at zero signal",
             "gain_eq16": "Eq. 16 on the variance alone",
             "gain_quadratic": "parabola, 1 to 40 kADU, the predecessor's model: biased, for comparison",
             "a01": "parallel neighbour",
@@ -447,7 +481,10 @@ def curve_rows(channel: dict, fit, off) -> list[dict]:
         if not here.any():
             continue
         mu, m = channel["mu"][here], channel["moments"][here]
-        c, err = channel["covariance"][here].mean(axis=0), channel["err"][here].mean(axis=0) / math.sqrt(here.sum())
+        c, err = (
+            channel["covariance"][here].mean(axis=0),
+            channel["err"][here].mean(axis=0) / math.sqrt(here.sum()),
+        )
         model = fit.model([mu.mean()], m.mean(axis=0)[None, :])[0] if fit.ok else np.full(c.shape, np.nan)
         rows.append(
             {
@@ -465,7 +502,7 @@ def curve_rows(channel: dict, fit, off) -> list[dict]:
                 "c_diagonal": c[1, 1],
                 "c_diagonal_err": err[1, 1],
                 "c_diagonal_model": model[1, 1],
-                "ks_p": float(np.nanmedian(channel["ks_p"][here])),
+                "ks_p": float(np.median(channel["ks_p"][here])),
                 "used": bool(fit.used[here].any()),
                 "n": int(here.sum()),
             }
@@ -482,7 +519,9 @@ _CURVE = (
 def write_curve(ctx: runner.Context, rows: list[dict]) -> None:
     """Table ``ptc_curve``: levels and model."""
     units = {"mu": "ADU", **errs("variance c_parallel c_serial c_diagonal", "ADU2")}
-    units |= dict.fromkeys((f"{n}_model" for n in ("variance", "c_parallel", "c_serial", "c_diagonal")), "ADU2")
+    units |= dict.fromkeys(
+        (f"{n}_model" for n in ("variance", "c_parallel", "c_serial", "c_diagonal")), "ADU2"
+    )
     ctx.write_table("ptc_curve", table(rows, f"ccd quadrant {_CURVE}"), units=units)
 
 
@@ -521,7 +560,13 @@ def tile_rows(ctx: runner.Context, channel: dict, fit, off) -> list[dict]:
     gain, err, n = tile_gains(fit, *channel["tiles"], _top(off, ctx.options.get("max_level")))
     across = ctx.detector.tiles[1]
     return [
-        {"tile_row": k // across, "tile_column": k % across, "gain": gain[k], "gain_err": err[k], "n": int(n[k])}
+        {
+            "tile_row": k // across,
+            "tile_column": k % across,
+            "gain": gain[k],
+            "gain_err": err[k],
+            "n": int(n[k]),
+        }
         for k in range(len(gain))
     ]
 
@@ -548,7 +593,18 @@ def _write_gain(ctx: runner.Context, rows: list[dict]) -> None:
         "OBSLAST": ctx.exposures[-1].obsid if ctx.exposures else -1,
         "LINEAR": bool(ctx.product("linearity")),
     }
-    keep = ("ccd", "quadrant", "gain", "gain_err", "a00", "a00_err", "full_well", "full_well_err", "turn_off", "n")
+    keep = (
+        "ccd",
+        "quadrant",
+        "gain",
+        "gain_err",
+        "a00",
+        "a00_err",
+        "full_well",
+        "full_well_err",
+        "turn_off",
+        "n",
+    )
     name = f"EUC_GAIN_{nm}nm_{ctx.block}.fits"
     write_gain(folder / name, [{k: row[k] for k in keep} for row in good], header)
     ctx.made.append({"kind": "gain", "file": f"products/{name}", "ccd": None, "serial": "", "wavelength": nm})
@@ -596,7 +652,14 @@ def extract_her(ctx: runner.Context) -> None:
                     response.append([_nan(r["response"]) for r in part])
                     err.append([_nan(r["response_err"]) for r in part])
                 if not signal:
-                    rows.append({**keys, **dict.fromkeys(_HER.split(), math.nan), "n": 0, "flag": "all levels near full well"})
+                    rows.append(
+                        {
+                            **keys,
+                            **dict.fromkeys(_HER.split(), math.nan),
+                            "n": 0,
+                            "flag": "all levels near full well",
+                        }
+                    )
                     continue
                 found = fit_response(np.array(signal), np.array(response), np.array(err))
                 rows.append(
