@@ -49,7 +49,8 @@ RAW = {"offset", "offset_gradient", "read_noise"} | EVERYWHERE
 FLAT = RAW | {"fluence", "flux"}
 WARM = {"her", "injection_significance", "ramp_slope", "ramp_uniformity", "flat_signal", "spots_found"}
 INJECTION = RAW | {"injection", "injection_gradient"}
-POINT = RAW | {"background", "fwhm", "point_flux", "lock_scale", "lock_rotation", "lock_shift"}
+POINT = RAW | {"background", "fwhm", "point_flux", "lock_scale", "lock_rotation", "lock_shift", "lock_missing"}
+XTALK = {"crosstalk_largest", "crosstalk_second"}
 
 
 @pytest.mark.parametrize(
@@ -76,8 +77,8 @@ POINT = RAW | {"background", "fwhm", "point_flux", "lock_scale", "lock_rotation"
         ("CHINJ01", INJECTION),
         ("TP21", INJECTION),
         ("FOCUS00_800", POINT | {"spot_fluence"}),
-        ("PSF01_800", POINT | {"peak"}),
-        ("PSF02_148K", POINT | {"peak"}),
+        ("PSF01_800", POINT | XTALK | {"peak", "psf_kernel"}),
+        ("PSF02_148K", POINT | XTALK | {"peak", "psf_kernel"}),
         ("PSFLUX00_0", POINT | {"peak"}),
     ],
 )
