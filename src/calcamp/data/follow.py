@@ -41,10 +41,12 @@ class Follower:
     ----------
     path : the file; it may not exist yet.
     state : what `state` gave before, to go on after a restart of the program.
+    chunk : bytes taken in one call; small ones keep the memory low.
     """
 
-    def __init__(self, path: Path | str, state: dict | None = None):
+    def __init__(self, path: Path | str, state: dict | None = None, chunk: int = MAX_READ):
         self.path = Path(path)
+        self.chunk = chunk
         state = state or {}
         self.offset: int = state.get("offset", 0)
         self.line: int = state.get("line", 0)
@@ -94,20 +96,20 @@ class Follower:
 
     def _take(self, stream, restarted: bool) -> News:
         stream.seek(self.offset)
-        data = stream.read(MAX_READ)
+        data = stream.read(self.chunk)
         end = data.rfind(b"\n") + 1
         first, skipped = self.line + 1, 0
         if end == 0 and len(data) > MAX_LINE:
             # no line end in sight: not text. Step over it, so that the memory and the time stay bounded.
             skipped, self.offset = len(data), self.offset + len(data)
             self._mark = self._fingerprint(stream)
-            return News([], first, restarted, more=len(data) == MAX_READ, skipped=skipped)
+            return News([], first, restarted, more=len(data) == self.chunk, skipped=skipped)
         lines = data[:end].decode("utf-8", errors="replace").split("\n")[:-1] if end else []
         self.offset += end
         self.line += len(lines)
         if end:
             self._mark = self._fingerprint(stream)
-        return News([line.removesuffix("\r") for line in lines], first, restarted, more=len(data) == MAX_READ)
+        return News([line.removesuffix("\r") for line in lines], first, restarted, more=len(data) == self.chunk)
 
 
 class RowFollower:
