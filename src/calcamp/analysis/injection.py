@@ -199,7 +199,7 @@ def measure_injection(
     started = rows >= max(pattern.phase, 0) if pattern.phase > 0 else np.ones(rows.size, bool)
     injected = (place < pattern.on) & started if off > 0 else np.ones(rows.size, bool)
     quiet = ~injected & ((place >= pattern.on + min(TAIL, pattern.off // 2)) | ~started)
-    off_mean, off_err, off_n = _quiet_rows(area, bad, ~injected, sigma)
+    off_mean, off_err, _off_n = _quiet_rows(area, bad, ~injected, sigma)
     base_column = _column_background(area, bad, quiet, sigma)
     base = _block_background(rows, cycle, quiet, off_mean, off_err)
     plateau = injected & (place >= SKIP) if off > 0 and pattern.on > 2 * SKIP else injected
@@ -270,15 +270,26 @@ def measure_injection(
     )
 
 
-_SHARES = "first_line first_line_err spill spill_err shutdown shutdown_err cti cti_err".split()
+_SHARES = ["first_line", "first_line_err", "spill", "spill_err", "shutdown", "shutdown_err", "cti", "cti_err"]
 
 
 def _nothing(columns: int, on: int, off: int, why: str) -> Injection:
     empty = np.full(columns, NAN)
     numbers = dict.fromkeys(
-        "level level_err above_offset std background columns_rms columns_rms_err pixel_noise line_noise trend "
-        "trend_err".split()
-        + _SHARES,
+        [
+            "level",
+            "level_err",
+            "above_offset",
+            "std",
+            "background",
+            "columns_rms",
+            "columns_rms_err",
+            "pixel_noise",
+            "line_noise",
+            "trend",
+            "trend_err",
+            *_SHARES,
+        ],
         NAN,
     )
     return Injection(
@@ -461,7 +472,19 @@ def _blocks(rows, place, cycle, injected, plateau, pattern, line, line_err, off_
     found = {
         name: []
         for name in (
-            "cycle first_row lines level level_err first_line first_line_err spill spill_err tail tail_err".split()
+            [
+                "cycle",
+                "first_row",
+                "lines",
+                "level",
+                "level_err",
+                "first_line",
+                "first_line_err",
+                "spill",
+                "spill_err",
+                "tail",
+                "tail_err",
+            ]
         )
     }
     for number in np.unique(cycle[injected]):
@@ -703,7 +726,7 @@ def _fit(kind, model, starts, bounds, volts, level, err, relative, shape_error, 
     found = {}
     for shape in (_logistic, _probit):
         found[shape] = _best(model, shape, starts, bounds, volts, level, err, relative, shape_error)
-    solution, covariance, chi2, sigma = found[_probit]
+    solution, covariance, chi2, _sigma = found[_probit]
     if solution is None:
         return _no_curve(kind, volts.size, "the fit does not converge")
     other = found[_logistic][0]
@@ -778,7 +801,7 @@ def _best(model, shape, starts, bounds, volts, level, err, relative, shape_error
         for start in candidates:
             try:
                 result = least_squares(
-                    lambda p: (model(p, volts, shape) - level) / sigma,
+                    lambda p, sigma=sigma: (model(p, volts, shape) - level) / sigma,
                     start,
                     bounds=(lower, upper),
                     x_scale=scale * 0.1,
@@ -807,8 +830,24 @@ def _best(model, shape, starts, bounds, volts, level, err, relative, shape_error
 
 def _no_curve(kind: str, n: int, why: str) -> Curve:
     numbers = dict.fromkeys(
-        "threshold threshold_err steepness steepness_err background background_err notch notch_err knee knee_err slope "
-        "slope_err amplitude amplitude_err width chi2".split(),
+        [
+            "threshold",
+            "threshold_err",
+            "steepness",
+            "steepness_err",
+            "background",
+            "background_err",
+            "notch",
+            "notch_err",
+            "knee",
+            "knee_err",
+            "slope",
+            "slope_err",
+            "amplitude",
+            "amplitude_err",
+            "width",
+            "chi2",
+        ],
         NAN,
     )
     return Curve(kind=kind, dof=0, n=n, flag=why, **numbers)

@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from calcamp.campaign.common import INJECTION_DELAYS, injection_gate1, injection_gate2, scan
-from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Subtask, Test, prep
+from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Options, Subtask, Test, prep
 
 _TOI_CH = 500  # us
+#: Windows of id_dly / toi_ch in which each half takes up the charge (analysis page, 2.1).
+WINDOWS = {"half_EF": (2.0, 3.0), "half_GH": (1.0, 2.0)}
+
+
+def scanned(test: str) -> str:
+    """The voltage that a test varies: IG1 or IDL."""
+    return "IG1" if test.startswith("CHINJ01") else "IDL"
+
+
+class ExtractOptions(Options):
+    """Levels and profiles of the injected lines."""
+
+    sigma: float = Field(6.0, gt=2, description="pixels farther from column pattern and line mean are left out")
+    max_saturated: int = Field(1000, ge=0, description="saturated pixels of a quadrant that raise SATURATION")
+
+
+class MetaOptions(Options):
+    """Curves of level against voltage."""
+
+    relative_error: float = Field(0.005, ge=0, description="error of the model, share of the level")
+    shape_error: float = Field(0.2, ge=0, description="error of the transition's shape, share of its argument")
+
+
 #: Keys of every injection test of this family: blocks of injected lines, shutter closed.
 _BLOCKS = {
     "shuttr": 0,
@@ -56,14 +81,14 @@ def _functional_columns(chamber) -> list[Column]:
     return columns
 
 
-_NEEDS = (Need("mask"), Need("dq"), Need("bias"), Need("gain"))
+_NEEDS = (Need("mask"), Need("dq"), Need("gain"))
 _SUBTASKS = (
     HK,
     CHECK,
-    prep(offset="row", scan="pre", use_flat=False),
-    Subtask("extract", after=("check",), needs=_NEEDS),
-    Subtask("basic", after=("check", "extract"), needs=_NEEDS),
-    Subtask("meta", after=("check", "extract", "basic"), needs=_NEEDS),
+    prep(offset="row", scan="pre", use_bias=False, use_flat=False),
+    Subtask("extract", after=("check",), options=ExtractOptions, needs=_NEEDS, mem_mb=1000),
+    Subtask("basic", after=("check", "extract"), mem_mb=400, runtime_min=3),
+    Subtask("meta", after=("check", "extract"), options=MetaOptions, needs=_NEEDS, mem_mb=400, runtime_min=3),
 )
 
 FAMILY = Family(

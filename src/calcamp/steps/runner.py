@@ -257,10 +257,19 @@ class Context:
         )
         self.tables.append({"subject": subject, "file": name})
 
-    def write_product(self, kind: str, name: str, images: list, header: dict | None = None, **keys) -> None:
+    def write_product(
+        self,
+        kind: str,
+        name: str,
+        images: list,
+        header: dict | None = None,
+        fits_tables: list | None = None,
+        **keys,
+    ) -> None:
         """Write ``products/<name>`` (FITS) with provenance; `kind` and `keys` let others find it.
 
-        `images` is a list of (EXTNAME, array in stored orientation, unit, extra header cards).
+        `images` is a list of (EXTNAME, array in stored orientation, unit, extra header cards), `fits_tables`
+        one of (EXTNAME, columns, units).
         """
         from calcamp.data.fitsfile import write_product
         from calcamp.data.products import provenance
@@ -280,7 +289,7 @@ class Context:
         ) | (header or {})
         folder = self.into / "products"
         folder.mkdir(exist_ok=True)
-        write_product(folder / name, cards, images)
+        write_product(folder / name, cards, images, fits_tables or [])
         self.made.append(
             {"kind": kind, "file": f"products/{name}", "ccd": self.ccd, "serial": self.serial, **keys}
         )
