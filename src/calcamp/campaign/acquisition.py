@@ -5,7 +5,6 @@ Standard library only: a waiting gate imports this and little else.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -93,15 +92,24 @@ def wrong_exposures(look: Look, declared: dict) -> list[str]:
     if not runs:
         return said + [f"OBSID {e.obsid}: nothing that the test declares" for e in look.exposures]
     run = runs[-1]
-    columns_taken = {index: column for index, column, _ in run.assignments}
+    column_of = [number for number, c in enumerate(columns, 1) for _ in range(c.frames)]
+    taken = {index: column for index, column, _ in run.assignments}
+    place = 0  # of the next frame in the declared list
     for index in range(run.first, len(look.exposures)):
         exposure = look.exposures[index]
-        column = columns_taken.get(index)
-        if column is None:
+        column = taken.get(index) or column_of[min(place, len(column_of) - 1)]
+        if index in taken or place < len(column_of):
+            place += 1
+            wrong = structure.differences(columns[column - 1], exposure, declared["waived"])
+        else:
+            wrong = None
+        if wrong is None or (index not in taken and len(wrong) not in (1, 2, 3)):
             said.append(f"OBSID {exposure.obsid}: nothing that the test declares at this place")
             continue
-        for key, expected, found in structure.differences(columns[column - 1], exposure, declared["waived"]):
-            said.append(f"OBSID {exposure.obsid}, col{column:03d}: {key} {found} in place of {expected}")
+        said += [
+            f"OBSID {exposure.obsid}, col{column:03d}: {key} {found} in place of {expected}"
+            for key, expected, found in wrong
+        ]
     return said
 
 
@@ -138,70 +146,6 @@ def frames_of(look: Look) -> list[tuple[str, Path | None]]:
         for logged, _, _ in look.assigned
         for row in logged.ccds.values()
     ]
-
-
-def is_whole(path: Path) -> bool:
-    """Whether a raw frame has the size that its headers promise; a gzip file cannot be asked."""
-    from calcamp.data.fitsblocks import FitsError, scan
-
-    if path.suffix == ".gz":
-        return True
-    with open(path, "rb") as stream:
-
-        def read_at(offset: int, count: int) -> bytes:
-            stream.seek(offset)
-            return stream.read(count)
-
-        try:
-            hdus = scan(read_at, path.stat().st_size)
-        except FitsError:
-            return False
-    return any(hdu.data_size for hdu in hdus)  # the first header alone is a valid file
-
-
-class Settling:
-    """Tells when the raw frames of a test are there, whole and no longer written to.
-
-    It compares what it saw itself, so a clock that is set back or copied times do not mislead it.
-    """
-
-    def __init__(self, settle_s: float, now=time.monotonic):
-        self._settle, self._now = settle_s, now
-        self._seen: dict[str, tuple] = {}  # name -> (size, mtime_ns), since when
-        self._whole: set[tuple] = set()
-        self.changed = now()  # when anything last changed
-
-    def waiting_for(self, look: Look) -> list[str]:
-        """Names of frames that are absent, short or too young, with the reason."""
-        found = []
-        for name, path in frames_of(look):
-            try:
-                status = path.stat() if path else None
-            except OSError:
-                status = None
-            state = (status.st_size, status.st_mtime_ns) if status else None
-            if name not in self._seen or self._seen[name][0] != state:
-                age = time.time() - status.st_mtime if status else 0.0
-                begin = self._now() - (age if age > self._settle and name not in self._seen else 0.0)
-                self._seen[name] = (state, begin)
-                self.changed = max(self.changed, begin)
-            if status is None:
-                found.append(f"{name}: not there")
-            elif not self._is_whole(path, state):
-                found.append(f"{name}: shorter than its header promises")
-            elif self._now() - self._seen[name][1] < self._settle:
-                found.append(f"{name}: just written")
-        return found
-
-    def _is_whole(self, path: Path, state: tuple) -> bool:
-        if (path, state) not in self._whole:
-            try:
-                if not is_whole(path):
-                    return False
-            except OSError:
-                return False
-            self._whole.add((path, state))
-        return True
 
 
 def incomplete_reason(look: Look) -> str:

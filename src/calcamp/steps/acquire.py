@@ -22,12 +22,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from calcamp.campaign import acquisition
-from calcamp.campaign.acquisition import Look, Settling, incomplete_reason, look_at_log, raw_file
+from calcamp.campaign.acquisition import Look, incomplete_reason, look_at_log, raw_file
 from calcamp.campaign.duration import minutes_left
 from calcamp.data import alive
 from calcamp.data.files import InputError, read_json, sha256, write_json
 from calcamp.detector.geometry import CCDS
 from calcamp.steps import orphan
+from calcamp.steps.settling import Settling
 
 MANIFEST_SCHEMA = 1
 NOTE_S = 60.0  # between two notes of progress
