@@ -57,6 +57,14 @@ def simulate(
     speed: Annotated[
         float, typer.Option("--speed", min=0.001, help="with --live: so many times faster than real")
     ] = 1.0,
+    made: Annotated[
+        Path | None,
+        typer.Option("--from", help="with --live: play this day-folder, made before, instead of making data"),
+    ] = None,
+    pause: Annotated[
+        list[str] | None,
+        typer.Option("--pause", help="with --from: OBSID:SECONDS of nothing after this exposure, repeatable"),
+    ] = None,
     list_faults: Annotated[
         bool,
         typer.Option(
@@ -80,7 +88,9 @@ def simulate(
 
     What went in is written to a truth file outside the day-folders.
 
+    \b
     Example:  calcamp simulate config/sessions/D11.yaml --into data --detector ccd273-mini --seed 7 --fault offset_step:17285:2:F
+              calcamp simulate config/sessions/D11.yaml --live --speed 60 --from made/12_Mar_19 --into data
     """
     import sys
 
@@ -88,9 +98,12 @@ def simulate(
     from calcamp.simulate.session import simulate_session
 
     found = load_all(session)
+    if made is not None:
+        _replay(found.session, made, into, speed if live else None, pause or ())
+        return
     asked = load_detector(detector, Path.cwd()) if detector else found.detector
     with _progress() as progress:
-        made = simulate_session(
+        done = simulate_session(
             found.session,
             found.block,
             found.chamber,
@@ -107,12 +120,39 @@ def simulate(
             speed=speed if live else None,
             progress=progress,
         )
-    for note in made.notes:
+    for note in done.notes:
         print(f"calcamp: {note}", file=sys.stderr)
-    first, last = made.exposures[0].obsid, made.exposures[-1].obsid
-    folders = ", ".join(str(folder) for folder in made.folders)
-    print(f"{len(made.exposures)} exposures, OBSID {first} to {last}, in {folders}")
-    print(f"truth: {made.truth}")
+    first, last = done.exposures[0].obsid, done.exposures[-1].obsid
+    folders = ", ".join(str(folder) for folder in done.folders)
+    print(f"{len(done.exposures)} exposures, OBSID {first} to {last}, in {folders}")
+    print(f"truth: {done.truth}")
+
+
+def _replay(session, made: Path, into: Path | None, speed: float | None, pause) -> None:
+    """Play a day-folder that was made before."""
+    from calcamp.data.files import InputError
+    from calcamp.simulate.replay import replay
+
+    if speed is None:
+        raise InputError("--from plays made data, so it needs --live")
+    if session.data is None or made.name not in session.data.day_folders:
+        raise InputError(
+            f"the session has no day-folder {made.name}",
+            file=session.file,
+            remedy="Give a folder of the same name as one of data.day_folders",
+        )
+    pauses = {}
+    for text in pause:
+        obsid, colon, seconds = text.partition(":")
+        if not colon or not obsid.isdecimal() or not seconds.replace(".", "", 1).isdecimal():
+            raise InputError(f"--pause {text!r} is no pause", expected="OBSID:SECONDS, e.g. 17285:600")
+        pauses[int(obsid)] = float(seconds)
+    root = into if into is not None else session.path_to(session.data.root)
+    with _progress() as progress:
+        exposures = replay(made, root / made.name, speed, pauses=pauses, progress=progress)
+    print(
+        f"{len(exposures)} exposures, OBSID {exposures[0].obsid} to {exposures[-1].obsid}, in {root / made.name}"
+    )
 
 
 def _list_faults(value: bool) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 from calcamp.data.explog import format_explog_header
 from calcamp.data.hk import format_hk_header
 from calcamp.data.names import explog_name, hk_exposure_name, hk_master_name, parse_hk_time
 
+_PIECES, _PIECE_S = 6, 0.2  # a frame grows in so many pieces, so long apart by the clock of the acquisition
 _TICK_S = 1.0  # house-keeping is written at most once per second of the wall clock
 
 
@@ -44,6 +48,28 @@ def append(path: Path, header: str, lines: list[str], eol: str, complete: bool =
         stream.write(text)
 
 
+def grow_file(source: Path, target: Path, pieces: int, pause: Callable[[], None]) -> None:
+    """Copy a file piece by piece: what looks for whole files sees it grow."""
+    data = source.read_bytes()
+    step = max(1, -(-len(data) // pieces))
+    with open(target, "wb", buffering=0) as stream:
+        for first in range(0, len(data), step):
+            stream.write(data[first : first + step])
+            pause()
+
+
+def grow_log(path: Path, header: str, lines: list[str], eol: str, pause: Callable[[], None]) -> None:
+    """Append lines to an EXP-LOG in pieces that end inside a line, as a buffered writer does."""
+    text = "".join(line + eol for line in lines)
+    cuts = [0, *(len(text) * n // 4 + 7 for n in range(1, 4)), len(text)]
+    for first, last in pairwise(cuts):
+        with open(path, "a", encoding="utf-8", newline="") as stream:
+            if stream.tell() == 0:
+                stream.write(header + eol)
+            stream.write(text[first:last])
+        pause()
+
+
 def play(
     work, speed: float, eol: str, write, lines_of_hk, lines_of_log, progress: Callable | None, clock=None
 ) -> dict:
@@ -61,11 +87,20 @@ def play(
         if not any(f.name == "missing_hk" and f.hits(exposure.obsid) for f in job.faults):
             own = job.folder / hk_exposure_name(exposure.obsid, exposure.start)
         _grow_hk(job.folder, own, lines_of_hk(job), clock, eol)
-        records[exposure.obsid] = write(job, False)
-        clock.wait_until(exposure.end)
+        # Made beside the day-folder; the files then grow in it, as a read-out writes them.
+        with tempfile.TemporaryDirectory(dir=job.folder.parent, prefix=".live_") as staging:
+            records[exposure.obsid] = write(replace(job, folder=Path(staging)), False)
+            clock.wait_until(exposure.end)
+            for path in sorted(Path(staging).iterdir()):
+                grow_file(path, job.folder / path.name, _PIECES, lambda: time.sleep(_PIECE_S / speed))
         partial = job is work[-1] and any(fault.name == "log_partial_line" for fault in job.faults)
         log = job.folder / explog_name(exposure.start.date())
-        append(log, format_explog_header(), lines_of_log(job), eol, complete=not partial)
+        if partial:
+            append(log, format_explog_header(), lines_of_log(job), eol, complete=False)
+        else:
+            grow_log(
+                log, format_explog_header(), lines_of_log(job), eol, lambda: time.sleep(_PIECE_S / speed)
+            )
         if progress:
             progress(len(records), len(work), f"{exposure.test} {exposure.obsid}")
     return records
