@@ -1,5 +1,5 @@
 import pytest
-from simulated import simulate
+from tests.simulate.simulated import simulate
 
 from calcamp.config.lookup import load_detector
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from simulated import digests, simulate, write_session
+from tests.simulate.simulated import digests, simulate, write_session
 
 from calcamp.campaign.core import find_test
 from calcamp.campaign.structure import expected_keys
@@ -397,7 +397,6 @@ def test_existing_data_are_not_touched(tmp_path):
             "belongs to two tests",
         ),
         ("\n  BIAS99: {}\n", "BIAS99"),
-        ("\n  CHINJ01: {}\n", "cannot be simulated yet"),
     ],
 )
 def test_sessions_that_cannot_be_simulated_are_refused(tmp_path, tests, message):

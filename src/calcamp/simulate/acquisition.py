@@ -56,22 +56,23 @@ _SPW_STATUS = 12192
 _VOLTAGE_NOISE = 0.006  # V, one reading
 _VOLTAGE_ERROR = 0.02  # V, rms of the calibration of a line, constant for a block
 _TEMPERATURE_NOISE = 0.012  # K, one reading
+_COLD_C, _AIR_C = -120.0, 20.0
 _TEMPERATURE_SWING = 0.06  # K, slow course of the cold plate
 _TEMPERATURE_PERIOD_S = 5400.0
 
 
-def ccd_temperature_c(seed: int, ccd: int, side: str, elapsed_s) -> np.ndarray:
-    """True course of a CCD temperature, deg C, at `elapsed_s` since the session began."""
+def ccd_temperature_c(seed: int, ccd: int, side: str, elapsed_s, warm: bool = False) -> np.ndarray:
+    """True course of a CCD temperature, deg C, at `elapsed_s` since the session began; `warm`: in air."""
     rng = stream(seed, "temperature", ccd)
-    phase, level = rng.uniform(0, 2 * np.pi), rng.normal(-120.0, 0.05)
+    phase, level = rng.uniform(0, 2 * np.pi), rng.normal(_COLD_C, 0.05)
     gradient = rng.normal(0, 0.03) * (1 if side == "T" else -1)
     course = _TEMPERATURE_SWING * np.sin(2 * np.pi * np.asarray(elapsed_s) / _TEMPERATURE_PERIOD_S + phase)
-    return level + gradient + course
+    return level + gradient + course + (_AIR_C - _COLD_C if warm else 0.0)
 
 
-def mean_temperature_k(seed: int, ccd: int, elapsed_s: float) -> float:
+def mean_temperature_k(seed: int, ccd: int, elapsed_s: float, warm: bool = False) -> float:
     """Temperature of the silicon, K: mean of both sensors."""
-    return 273.15 + float(np.mean([ccd_temperature_c(seed, ccd, side, elapsed_s) for side in "TB"]))
+    return 273.15 + float(np.mean([ccd_temperature_c(seed, ccd, side, elapsed_s, warm) for side in "TB"]))
 
 
 # ---- exposure log and header cards ---------------------------------------------------------------
@@ -89,7 +90,7 @@ def log_rows(exposure: Exposure, seed: int) -> dict[int, dict[str, object]]:
     }
     for ccd in (1, 2, 3):
         for side in "TB":
-            value = float(ccd_temperature_c(seed, ccd, side, exposure.elapsed_s))
+            value = float(ccd_temperature_c(seed, ccd, side, exposure.elapsed_s, exposure.warm))
             common[f"R1C{ccd}_T{side}"] = round(value, 2)
     typed = {name: elvis.EXPLOG_TYPES[name](common[name]) for name in elvis.EXPLOG_TYPES if name in common}
     return {
@@ -135,7 +136,7 @@ def _hk_course(key: str, exposure: Exposure, seed: int, seconds: np.ndarray, rng
     """Readings of one key, in its unit."""
     noise = rng.standard_normal(seconds.size)
     if key.startswith("CCD") and "_TEMP_" in key:
-        course = ccd_temperature_c(seed, int(key[3]), key[-1], exposure.elapsed_s + seconds)
+        course = ccd_temperature_c(seed, int(key[3]), key[-1], exposure.elapsed_s + seconds, exposure.warm)
         return course + _TEMPERATURE_NOISE * noise
     command = elvis.HK_COMMANDED.get(key) or ("IDL" if key in ("FPGA_BIAS_ID_T", "FPGA_BIAS_ID_B") else None)
     if command:

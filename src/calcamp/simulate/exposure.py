@@ -43,6 +43,9 @@ class Exposure:
     elapsed_s: float = 0.0
     temperature_K: dict[int, float] = field(default_factory=dict)  # per CCD, nominal where absent
     disturbances: tuple[Disturbance, ...] = ()
+    warm: bool = False  # taken at room temperature
+    # long exposures to light before this one: (s from the end of the light to the start of this one, keys)
+    lit_before: tuple[tuple[float, dict], ...] = ()
 
     @property
     def exptime(self) -> float:

@@ -34,12 +34,14 @@ KINDS = {
     "log_garbage": Kind("lines of garbage in the EXP-LOG after this exposure"),
     # house-keeping
     "hk_out": Kind("CCD temperature 10 K too warm and OD 0.5 V too high", ccd=1),
+    "hk_unsafe": Kind("CCD temperature 30 K and RPSU temperature 20 K too warm", ccd=1),
     "hk_nan": Kind("no numbers for a temperature, a voltage and a current", ccd=1),
     # signal
     "zero_frame": Kind("all pixels 0", ccd=1, value=1.0),
     "offset_step": Kind("60 ADU more in one quadrant", ccd=1, quadrant="E", value=60.0),
     "noisy_frame": Kind("read noise three times as high", ccd=1, value=3.0),
     "dead_quadrant": Kind("all pixels equal", default="all", ccd=1, quadrant="E", value=1.0),
+    "no_injection": Kind("no charge is injected", default="all", value=1.0),
     "lamp_off": Kind("no light in the exposure", value=0.0),
     "lamp_low": Kind("the lamp gives 5 % less light", value=0.95),
     "light_leak": Kind("light that falls off along the rows, 0.5 e-/s", default="all", value=0.5),
@@ -133,6 +135,8 @@ def hk_changes(faults, obsid: int) -> dict[str, float]:
             for ccd in CCDS if fault.ccd is None else (fault.ccd,):
                 if fault.name == "hk_out":
                     changes |= {f"CCD{ccd}_TEMP_T": 10.0, f"CCD{ccd}_OD_T": 0.5}
+                elif fault.name == "hk_unsafe":
+                    changes |= {f"CCD{ccd}_TEMP_T": 30.0, "RPSU_TEMP1": 20.0}
                 elif fault.name == "hk_nan":
                     nan = float("nan")
                     changes |= {f"CCD{ccd}_TEMP_T": nan, f"CCD{ccd}_OD_T": nan, "RPSU_28V_PRI_I": nan}

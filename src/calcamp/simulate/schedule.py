@@ -18,6 +18,7 @@ from calcamp.simulate.faults import Fault, placed
 
 DEFAULT_FIRST_OBSID = 1000
 DEFAULT_HOUR = 7  # of the first day, where no start is given
+_LONG_LIGHT_S = 100.0  # exposures to light that can leave a latent image
 _PAUSE_S = 60  # between two tests
 
 
@@ -101,7 +102,8 @@ def _numbered(requests, chamber, equipment, first_obsid) -> list[tuple[str, Expo
         for number, column in enumerate(columns, start=1):
             keys = {**SCRIPT_DEFAULTS, **column.keys, **equipment}
             for frame in range(1, column.frames + 1):
-                exposure = Exposure(obsid, keys, request.test.log_name, number, frame)
+                warm = request.test.family == "warm"
+                exposure = Exposure(obsid, keys, request.test.log_name, number, frame, warm=warm)
                 _check_simulable(request.name, exposure)
                 frames.append((request.name, exposure))
                 obsid += 1
@@ -167,8 +169,13 @@ def _timed(frames: list[tuple[str, Exposure]], start: datetime, seed: int) -> li
             now += timedelta(seconds=_PAUSE_S)
         elapsed = (now - start).total_seconds()
         middle = elapsed + exposure.exptime / 2
-        temperatures = {ccd: mean_temperature_k(seed, ccd, middle) for ccd in (1, 2, 3)}
-        placed_ = replace(exposure, start=now, elapsed_s=elapsed, temperature_K=temperatures)
+        temperatures = {ccd: mean_temperature_k(seed, ccd, middle, exposure.warm) for ccd in (1, 2, 3)}
+        lit = tuple(
+            (elapsed - e.elapsed_s - e.exptime, e.keys)
+            for e in timed[-40:]
+            if int(e.keys.get("shuttr", 0)) and e.exptime >= _LONG_LIGHT_S
+        )
+        placed_ = replace(exposure, start=now, elapsed_s=elapsed, temperature_K=temperatures, lit_before=lit)
         timed.append(placed_)
         now, before = placed_.end, name
     return timed

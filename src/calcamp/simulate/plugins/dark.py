@@ -17,8 +17,13 @@ _BOLTZMANN_EV_K = 8.617333e-5
 ACTIVATION_EV = 0.65
 
 
+#: Above this the cold rates are not followed: there the surface makes the dark current (plug-in warm_dark).
+_WARMEST_K = 180.0
+
+
 def temperature_factor(kelvin: float) -> float:
-    """Dark rate relative to the nominal temperature (Arrhenius)."""
+    """Dark rate relative to the nominal temperature (Arrhenius), up to 180 K."""
+    kelvin = min(kelvin, _WARMEST_K)
     return float(np.exp(ACTIVATION_EV / _BOLTZMANN_EV_K * (1 / NOMINAL_TEMPERATURE_K - 1 / kelvin)))
 
 

@@ -151,6 +151,8 @@ class Injection(Plugin):
         return exposure.reads_charge and bool(int(exposure.keys.get("chinj", 0)))
 
     def apply(self, state: State):
+        if state.disturbed("no_injection") is not None:
+            return
         keys, truth = state.exposure.keys, state.truth[self.name]
         half = half_of(state.truth.quadrant)
         letter = next(k for k, v in SCRIPT_SUFFIX_HALF.items() if v == half)
