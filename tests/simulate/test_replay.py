@@ -1,7 +1,7 @@
 """Made data played as an acquisition."""
 
 import pytest
-from simulated import digests, simulate
+from tests.simulate.simulated import digests, simulate
 
 from calcamp.data.files import InputError
 from calcamp.simulate.replay import replay, taken
