@@ -175,8 +175,9 @@ def dark_current(
     bias_err : float, optional
         Error of the image minus overscan level of the bias product that was subtracted, ADU. None: no bias
         was subtracted, and the offset of the image area against the scans is not known. Its size is then
-        stated as systematic error: the difference of prescan and overscan and the image's own `structure`,
-        in quadrature.
+        stated as systematic error: what is seen of steps between the areas (overscan minus prescan and image
+        minus prescan, added) and the image's own `structure`, in quadrature. The signal is then mostly an
+        upper limit: a dark test alone cannot tell such a step from dark current.
     structure : float
         Rms of the structure of the image area on the scale of tiles, ADU; used without a bias only.
     """
@@ -203,8 +204,11 @@ def dark_current(
     mean_time = float(times.mean())
     systematic = 0.0
     if bias_err is None:
+        # Steps of the electronics between prescan, image and overscan look like signal. Their size is unknown;
+        # what is seen of them bounds it: overscan minus prescan plus image minus prescan, both taken whole.
         scans = float(np.mean([level.ove_minus_pre for level, _ in good]))
-        systematic = math.hypot(scans, structure) / mean_time
+        image = float(np.mean([level.signal + level.ove_minus_pre for level, _ in good]))
+        systematic = math.hypot(abs(scans) + abs(image), structure) / mean_time
     scale = gain * 3600
     value = rate * scale
     statistical = math.hypot(err * scale, value * (gain_err or 0.0) / gain)

@@ -322,7 +322,10 @@ def _headline_beam(data: ReportData, name: str, extra: tuple, items: dict) -> Be
         state = state_of(judged["ok"]) if "ok" in judged else ""
         if not is_number(item.get("value")):
             state = "none"
-        cells[key] = Cell(with_error(item.get("value"), item.get("err"), bool(item.get("is_limit"))), state)
+        text = with_error(item.get("value"), item.get("err"), bool(item.get("is_limit")))
+        if is_number(item.get("systematic")) and item["systematic"] > 0:
+            text += f" ± {number(item['systematic'], 2)} (syst.)"
+        cells[key] = Cell(text, state)
     unit = next((pretty_unit(i["unit"]) for i in items.values() if i.get("unit")), "")
     caption = title(name) + "".join(
         f", {REGION_NAMES.get(v, v) if k == 'region' else f'{k} {v}'}" for k, v in extra
