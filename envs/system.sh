@@ -10,6 +10,7 @@ need() { # package, command that succeeds when it is there
 need python3-venv "python3 -c 'import ensurepip, venv'"
 need libpango-1.0-0 "ldconfig -p | grep -q libpango-1.0.so.0"
 need libpangoft2-1.0-0 "ldconfig -p | grep -q libpangoft2-1.0.so.0"
+need libharfbuzz-subset0 "ldconfig -p | grep -q libharfbuzz-subset.so.0"
 need fonts-dejavu-core "ls /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"
 for package in "$@"; do need "$package" "dpkg -s $package"; done
 [ -z "$missing" ] && exit 0

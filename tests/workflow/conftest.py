@@ -51,29 +51,27 @@ def calcamp(*args, cwd: Path, **kwargs) -> subprocess.CompletedProcess:
 
 
 def snakemake(
-    *args, cwd: Path, configfile: str = "D11.yaml", snakefile: Path = ROOT / "Snakefile"
+    *args,
+    cwd: Path,
+    configfile: str = "D11.yaml",
+    snakefile: Path = ROOT / "Snakefile",
+    pythonpath: Path | None = None,
 ) -> subprocess.CompletedProcess:
-    """Run snakemake as a user does, from a workspace, with the default profile."""
+    """Run snakemake as a user does, from a workspace, with the default profile.
+
+    `pythonpath` is the package to use in place of the one installed.
+    """
     profile = ["--workflow-profile", str(snakefile.parent / "profiles" / "default")]
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "-s",
-        str(snakefile),
-        *profile,
-        "--configfile",
-        configfile,
-        *map(str, args),
-    ]
+    command = [sys.executable, "-m", "snakemake", "-s", str(snakefile), *profile, "--configfile", configfile]
+    environment = os.environ | {"COLUMNS": "200"} | ({"PYTHONPATH": str(pythonpath)} if pythonpath else {})
     return subprocess.run(
-        command,
+        [*command, *map(str, args)],
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
         check=False,
-        env=os.environ | {"COLUMNS": "200"},
+        env=environment,
     )
 
 
