@@ -84,9 +84,8 @@ def planned_jobs(output: str) -> dict[str, int]:
             inside = True
         elif inside and len(words) == 2 and words[1].isdigit():
             counts[words[0]] = int(words[1])
-        elif inside and not words:
-            if counts:
-                break
+        elif inside and not words and counts:
+            break
     return counts
 
 
