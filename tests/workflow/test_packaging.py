@@ -38,7 +38,7 @@ if __name__ == "__main__":
 from calcamp.report.base import Section, Text
 
 def sections(data):
-    return [Section("dummy", "A dummy section", [Text("counted by the dummy family")])]
+    return [Section("A dummy section", [Text("counted by the dummy family")])]
 """,
     "rules/dummy.smk": """
 use rule check as dummy_count with:
