@@ -18,6 +18,9 @@ from calcamp.analysis.statistics import NAN, about
 SKIP = 2
 #: Lines after a block whose charge is counted as deferred.
 TAIL = 20
+#: What is known of the steepness K of a transition before it is measured: 1/V, and the error of ln K. A scan in
+#: steps of 0.25 V often has one point inside the transition: then K and the threshold cannot both come from it.
+STEEPNESS = (17.0, 0.3)
 
 
 @dataclass(frozen=True)
@@ -192,6 +195,8 @@ def measure_injection(
         return _nothing(image.shape[1], on, off, "no rows read")
     area = image[first:last]
     bad = None if mask is None else mask[first:last]
+    if bad is not None and bad.all():
+        return _nothing(image.shape[1], on, off, "all pixels masked")
     off = min(off, max(rows.size - on, 0)) if on >= rows.size else off
     rough = _row_means(area, bad)
     pattern = find_pattern(rough, on, off, first)
@@ -202,6 +207,9 @@ def measure_injection(
     off_mean, off_err, _off_n = _quiet_rows(area, bad, ~injected, sigma)
     base_column = _column_background(area, bad, quiet, sigma)
     base = _block_background(rows, cycle, quiet, off_mean, off_err)
+    # Rows share more than the noise of their pixels: the offset of a row is measured in few prescan pixels.
+    row_noise = _scatter(off_mean[quiet] - base[quiet])
+    off_err = np.where(np.isfinite(off_err), np.fmax(off_err, row_noise), off_err)
     plateau = injected & (place >= SKIP) if off > 0 and pattern.on > 2 * SKIP else injected
     if not plateau.any():
         return _nothing(image.shape[1], on, off, "no injected line inside the rows read")
@@ -225,25 +233,22 @@ def measure_injection(
         else 0.0
     )
     level_err = math.hypot(
-        1.2533 * math.sqrt(float(np.mean(np.square(columns_err[usable])))) / math.sqrt(usable.sum()),
-        math.hypot(line_mean_err, background_err),
+        _median_error(columns[usable], columns_err[usable]), math.hypot(line_mean_err, background_err)
     )
-    values = np.sort((area[plateau] if bad is None else area[plateau][~bad[plateau]])[::1], axis=None)
-    take = (
-        [min(values.size - 1, int(q / 100 * (values.size - 1) + 0.5)) for q in (0, 5, 25, 50, 75, 95, 100)]
-        if values.size
-        else []
-    )
-    percentiles = tuple(float(values[k]) for k in take) if values.size else (NAN,) * 7
+    values = area[plateau] if bad is None else area[plateau][~bad[plateau]]
+    sample = np.sort(values.ravel()[:: max(1, values.size // 100_000)])
+    take = [min(sample.size - 1, int(q / 100 * (sample.size - 1) + 0.5)) for q in (0, 5, 25, 50, 75, 95, 100)]
+    percentiles = tuple(float(sample[k]) for k in take) if sample.size else (NAN,) * 7
     spread = _spread(columns[usable], columns_err[usable])
     scale = level if abs(level) > 5 * level_err else NAN
-    blocks = (
-        _blocks(
-            rows, place, cycle, injected, plateau, pattern, line, line_err, off_mean, off_err, base, level
+    blocks = None
+    if off > 0:
+        # Shares are local: the level changes slowly over the rows, so the trend is taken off inside a block.
+        flat = line - _zero(trend) * (rows_on - centre) / extent
+        noisy = np.hypot(line_err, _zero(line_noise))
+        blocks = _blocks(
+            rows, place, cycle, injected, plateau, pattern, line, flat, noisy, off_mean, off_err, base
         )
-        if off > 0
-        else None
-    )
     summary = _shares(blocks, scale) if blocks is not None else dict.fromkeys(_SHARES, NAN)
     lines, lines_err = _fold(rows, place, pattern, injected, line, line_err, off_mean - base, off_err)
     return Injection(
@@ -306,6 +311,10 @@ def _nothing(columns: int, on: int, off: int, why: str) -> Injection:
     )
 
 
+def _zero(value: float) -> float:
+    return value if math.isfinite(value) else 0.0
+
+
 def _safe(values: np.ndarray) -> np.ndarray:
     return values[np.isfinite(values)]
 
@@ -354,9 +363,17 @@ def _column_background(area, bad, quiet: np.ndarray, sigma: float) -> np.ndarray
     if bad is not None:
         keep &= ~bad[quiet]
     n = keep.sum(axis=0)
+    if not n.any():
+        return np.zeros(area.shape[1], np.float32)
     total = np.where(keep, rows, np.float32(0)).sum(axis=0, dtype=np.float64)
     mean = np.divide(total, n, out=np.full(len(n), NAN), where=n > 0)
     return np.nan_to_num(mean - np.nanmean(mean)).astype(np.float32)
+
+
+def _scatter(values: np.ndarray) -> float:
+    """Robust standard deviation; 0 for too few values."""
+    values = values[np.isfinite(values)]
+    return 1.4826 * float(np.median(np.abs(values - np.median(values)))) if values.size > 10 else 0.0
 
 
 def _block_background(rows, cycle, quiet, off_mean, off_err) -> np.ndarray:
@@ -370,7 +387,8 @@ def _block_background(rows, cycle, quiet, off_mean, off_err) -> np.ndarray:
         if values.size >= 3:
             known[int(number)] = float(values.mean())
     if not known:
-        return np.full(rows.size, float(np.nanmean(off_mean[quiet])))
+        few = _safe(off_mean[quiet])
+        return np.full(rows.size, float(few.mean()) if few.size else 0.0)
     numbers = np.array(sorted(known))
     levels = np.array([known[k] for k in numbers])
     nearest = np.abs(cycle[:, None] - numbers[None, :]).argmin(axis=1)
@@ -428,6 +446,18 @@ def _means(values, good, axis: int):
     return np.divide(total, n, out=np.full(len(n), NAN), where=n > 0), n
 
 
+def _median_error(values: np.ndarray, err: np.ndarray) -> float:
+    """Error of the median of values that differ by themselves: only those near it carry it."""
+    middle = float(np.median(values))
+    # Smoothing by the errors themselves: sum of weighted errors of the values that may change places with it.
+    width = float(np.median(err))
+    if not width > 0:
+        return NAN
+    weight = np.exp(-0.25 * np.square((values - middle) / width))
+    total = float(weight.sum())
+    return width if total < 1 else math.sqrt(float(np.square(weight * err).sum())) / total
+
+
 def _trend(rows, line, err, centre: float, extent: float):
     """(change over the image, its error, noise of lines beyond pixels, error of the mean line)."""
     known = np.isfinite(line)
@@ -462,12 +492,12 @@ def _spread(columns, err) -> tuple[float, float]:
     return clean, spread_err
 
 
-def _blocks(rows, place, cycle, injected, plateau, pattern, line, line_err, off_mean, off_err, base, level):
+def _blocks(rows, place, cycle, injected, plateau, pattern, line, flat, line_err, off_mean, off_err, base):
     """Values of every block that has at least half of its plateau inside the rows read."""
     injected_rows = np.flatnonzero(injected)
     line_of = np.full(rows.size, NAN)
-    err_of = np.full(rows.size, NAN)
-    line_of[injected_rows], err_of[injected_rows] = line, line_err
+    flat_of, err_of = np.full(rows.size, NAN), np.full(rows.size, NAN)
+    line_of[injected_rows], flat_of[injected_rows], err_of[injected_rows] = line, flat, line_err
     rest = off_mean - base
     found = {
         name: []
@@ -499,8 +529,12 @@ def _blocks(rows, place, cycle, injected, plateau, pattern, line, line_err, off_
         scatter = float(own.std(ddof=1)) if own.size > 2 else float(np.nanmean(err_of[here]))
         mean_err = max(scatter, float(np.nanmean(err_of[here]))) / math.sqrt(own.size)
         start = injected & (cycle == number) & (place == 0)
-        first_line = 1 - line_of[start][0] / mean if start.any() and mean > 0 else NAN
-        first_err = math.hypot(err_of[start][0], mean_err) / mean if start.any() and mean > 0 else NAN
+        first_line, first_err = NAN, NAN
+        if start.any() and mean > 0:
+            local = flat_of[here]
+            local = float(local[np.isfinite(local)].mean())
+            first_line = (local - flat_of[start][0]) / local
+            first_err = math.hypot(err_of[start][0], mean_err) / local
         after = (cycle == number) & (place >= pattern.on) & (place < pattern.on + TAIL)
         values, errors = rest[after], off_err[after]
         whole = values.size == TAIL and np.isfinite(values).all() and mean > 0
@@ -631,7 +665,7 @@ def _drain(p, x, shape):
     return background + amplitude * shape(-steep * (x - threshold))
 
 
-def fit_gate(volts, level, err, relative: float = 0.005, shape_error: float = 0.2) -> Curve:
+def fit_gate(volts, level, err, relative: float = 0.005, shape_error: float = 0.1) -> Curve:
     """Fit level against injection gate 1.
 
     Parameters
@@ -682,7 +716,7 @@ def fit_gate(volts, level, err, relative: float = 0.005, shape_error: float = 0.
     return _fit("IG1", _gate, starts, bounds, volts, level, err, relative, shape_error, step)
 
 
-def fit_drain(volts, level, err, relative: float = 0.005, shape_error: float = 0.2) -> Curve:
+def fit_drain(volts, level, err, relative: float = 0.005, shape_error: float = 0.1) -> Curve:
     """Fit level against the low level of the injection drain; parameters as `fit_gate`."""
     volts, level, err, n = _clean(volts, level, err)
     if n < 5:
@@ -801,7 +835,9 @@ def _best(model, shape, starts, bounds, volts, level, err, relative, shape_error
         for start in candidates:
             try:
                 result = least_squares(
-                    lambda p, sigma=sigma: (model(p, volts, shape) - level) / sigma,
+                    lambda p, sigma=sigma: np.append(
+                        (model(p, volts, shape) - level) / sigma, math.log(p[1] / STEEPNESS[0]) / STEEPNESS[1]
+                    ),
                     start,
                     bounds=(lower, upper),
                     x_scale=scale * 0.1,
@@ -813,19 +849,27 @@ def _best(model, shape, starts, bounds, volts, level, err, relative, shape_error
         if best is None:
             return None, None, NAN, sigma
         candidates = [best.x]
-        steep, threshold = best.x[1], best.x[2]
-        argument = steep * (volts - threshold)
-        share = shape(argument)
-        blur = full * share * (1 - share) * (0.02 + shape_error * np.abs(argument))
+        threshold = best.x[2]
+        # How far a point is inside the transition comes from its level, not from the curve: a curve that is
+        # too steep would else excuse itself.
+        if model is _gate:
+            whole = model(np.r_[0.0, best.x[1], -1e3, best.x[3:]], volts, shape)
+        else:
+            whole = np.full(volts.size, best.x[3])
+        share = np.clip((level - best.x[0]) / np.where(whole > 0, whole, np.inf), 1e-9, 1 - 1e-9)
+        argument = np.log(share / (1 - share))
+        blur = np.abs(whole) * share * (1 - share) * (0.02 + shape_error * np.abs(argument))
+        blur[np.abs(volts - threshold) > 0.6] = 0.0
         sigma = np.sqrt(err**2 + (relative * np.abs(level)) ** 2 + blur**2)
-        if turn == 0:
+        if turn < 2:
             candidates += [np.clip(start, lower + 1e-9 * scale, upper - 1e-9 * scale) for start in starts[:3]]
     jacobian = best.jac
     try:
         covariance = np.linalg.pinv(jacobian.T @ jacobian)
     except np.linalg.LinAlgError:
         return None, None, NAN, sigma
-    return best.x, covariance, 2 * best.cost, sigma
+    prior = (math.log(best.x[1] / STEEPNESS[0]) / STEEPNESS[1]) ** 2
+    return best.x, covariance, 2 * best.cost - prior, sigma
 
 
 def _no_curve(kind: str, n: int, why: str) -> Curve:

@@ -28,7 +28,7 @@ class MetaOptions(Options):
     """Curves of level against voltage."""
 
     relative_error: float = Field(0.005, ge=0, description="error of the model, share of the level")
-    shape_error: float = Field(0.2, ge=0, description="error of the transition's shape, share of its argument")
+    shape_error: float = Field(0.1, ge=0, description="error of the transition's shape, share of its argument")
 
 
 #: Keys of every injection test of this family: blocks of injected lines, shutter closed.

@@ -391,7 +391,7 @@ def meta(ctx: runner.Context) -> None:
         x = [r["ig1" if kind == "IG1" else "idl"] for r in rows]
         y, e = [r["signal"] for r in rows], [r["signal_err"] for r in rows]
         fit = analysis.fit_gate if kind == "IG1" else analysis.fit_drain
-        curve = fit(x, y, e, ctx.options.get("relative_error", 0.005), ctx.options.get("shape_error", 0.2))
+        curve = fit(x, y, e, ctx.options.get("relative_error", 0.005), ctx.options.get("shape_error", 0.1))
         results.append(_result(ctx, quadrant, kind, curve, rows, gains[quadrant]))
         if curve.flag:
             ctx.flag("BADFIT", f"level against {kind}: {curve.flag}", quadrant=quadrant)

@@ -1,0 +1,152 @@
+"""Charge injection against a simulation of fill and spill: levels, shares, pattern, curves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.support import assert_pulls
+
+from calcamp.analysis.injection import bad_columns, find_pattern, fit_drain, fit_gate, measure_injection
+from calcamp.simulate.plugins import injection as physics
+
+GAIN, NOISE, COLUMNS, ROWS = 3.5, 1.2, 256, 516
+
+
+def truth_of(rng, **changes):
+    found = {
+        "threshold_shift": rng.normal(0, 0.1),
+        "knee_shift": rng.normal(0, 0.1),
+        "slope_e_v": 21000 * rng.normal(1, 0.05),
+        "notch_e": 2400 * rng.normal(1, 0.05),
+        "strips": rng.uniform(0.08, 0.12),
+        "softness": 0.03,
+        "rate_e_us": 900.0,
+        "first_line": rng.uniform(0.005, 0.05),
+        "spill": rng.uniform(0.001, 0.005),
+        "spill_lines": 1.0,
+        "gradient": rng.uniform(-0.01, 0.01),
+        "phase": 0,
+    }
+    return found | changes
+
+
+def frame(rng, truth, level_e=40000.0, on=30, off=100, rows=ROWS, row_offset=0.25, cti=0.0):
+    """(image ADU, true level ADU, column pattern): electrons, noise of the injection, of the node, of the offset."""
+    pattern = 1 + rng.normal(0, 0.02, COLUMNS)
+    shape = physics.Injection.rows(truth, on, off, rows)
+    lines = shape[:, None] * (level_e * pattern)[None, :]
+    lines = lines * (1 + 0.002 * rng.normal(size=lines.shape))
+    if cti:
+        lines = physics.deferred(lines.astype(np.float32), cti)
+    image = lines / GAIN + rng.normal(0, NOISE, lines.shape) + row_offset * rng.normal(size=(rows, 1))
+    place = (np.arange(rows) - truth["phase"]) % (on + off)
+    plateau = (place >= 2) & (place < on) & (np.arange(rows) >= truth["phase"])
+    return (
+        image.astype(np.float32),
+        float(np.median(pattern)) * level_e / GAIN * shape[plateau].mean(),
+        pattern,
+    )
+
+
+def test_pulls_of_levels_and_shares():
+    pulls = {name: [] for name in ("level", "first_line", "spill")}
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        truth = truth_of(rng)
+        image, level, pattern = frame(rng, truth)
+        found = measure_injection(image, 30, 100)
+        assert (found.pattern.phase, found.pattern.on, found.pattern.found) == (0, 30, True)
+        assert abs(found.level / level - 1) < 1e-3
+        pulls["level"].append((found.level - level) / found.level_err)
+        pulls["first_line"].append((found.first_line - truth["first_line"]) / found.first_line_err)
+        pulls["spill"].append((found.spill - truth["spill"]) / found.spill_err)
+        assert abs(found.spill - truth["spill"]) < 5e-4
+        assert found.columns_rms == pytest.approx(pattern.std(ddof=1) / np.median(pattern), rel=0.02)
+    for name, values in pulls.items():
+        assert_pulls(values, what=name, bias=0.3, excess=0.15)
+
+
+@pytest.mark.parametrize("phase", [0, 1, 3])
+@pytest.mark.parametrize(("first", "last"), [(0, 516), (17, 500), (140, 460)])
+def test_the_pattern_is_found(phase, first, last):
+    rng = np.random.default_rng(phase)
+    image, _, _ = frame(rng, truth_of(rng, phase=phase))
+    found = measure_injection(image, 30, 100, first=first, last=last)
+    assert (found.pattern.phase, found.pattern.on, found.pattern.off) == (phase, 30, 100)
+
+
+def test_rows_of_the_parallel_overscan_never_enter():
+    rng = np.random.default_rng(3)
+    image, level, _ = frame(rng, truth_of(rng))
+    with_overscan = np.vstack([image, np.zeros((20, COLUMNS), np.float32)])
+    assert measure_injection(with_overscan[:ROWS], 30, 100).level == measure_injection(image, 30, 100).level
+    assert measure_injection(image, 30, 100, last=2086).level == pytest.approx(level, rel=1e-3)
+
+
+def test_cti_is_separated_from_the_incomplete_shut_down():
+    rng = np.random.default_rng(8)
+    image, _, _ = frame(rng, truth_of(rng), cti=2e-6, rows=2066, row_offset=0.1)
+    found = measure_injection(image, 30, 100)
+    weights = np.exp(-np.arange(15) / 3.0)
+    lag = (weights / weights.sum() * np.arange(1, 16)).sum()
+    assert found.cti == pytest.approx(2e-6 * lag, abs=4 * found.cti_err)
+    assert found.cti > 3 * found.cti_err
+
+
+def test_masks_and_no_injection():
+    rng = np.random.default_rng(9)
+    image, level, _ = frame(rng, truth_of(rng))
+    mask = np.zeros(image.shape, bool)
+    mask[:, 40:60] = True
+    mask[rng.random(image.shape) < 0.01] = True
+    image[mask] = 60000
+    found = measure_injection(image, 30, 100, mask)
+    assert abs(found.level / level - 1) < 2e-3
+    assert np.isnan(found.columns[45])
+    dark = rng.normal(0, NOISE, image.shape).astype(np.float32)
+    none = measure_injection(dark, 30, 100)
+    assert not none.pattern.found
+    assert abs(none.level) < 5 * none.level_err
+    assert np.isnan(none.first_line)
+    assert measure_injection(image, 30, 100, np.ones(image.shape, bool)).flag
+    assert measure_injection(image, 30, 100, first=500, last=501).flag
+
+
+def test_pattern_without_contrast_is_the_commanded_one():
+    found = find_pattern(np.random.default_rng(1).normal(0, 1, 500), 30, 100)
+    assert (found.phase, found.on, found.off, found.found) == (0, 30, 100, False)
+
+
+def test_threshold_and_notch():
+    gate, drain = np.arange(2.5, 6.76, 0.25), np.arange(9.5, 12.51, 0.25)
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        truth = truth_of(rng)
+        known = physics.characteristics(truth)
+        for volts, fit, name, level in (
+            (gate, fit_gate, "threshold_ig1", physics.packet(truth, gate, 6.0, 11.0) / GAIN),
+            (drain, fit_drain, "threshold_idl", physics.packet(truth, 4.0, 6.0, drain) / GAIN),
+        ):
+            err = 3e-4 * level + 0.3
+            curve = fit(volts, level + err * rng.normal(size=level.size), err)
+            assert not curve.flag
+            assert abs(curve.threshold - known[name]) < 0.010
+            assert abs(curve.threshold - known[name]) < 4 * curve.threshold_err
+            if curve.kind == "IG1":
+                assert curve.notch * GAIN == pytest.approx(known["notch_e"], rel=0.01)
+                assert curve.slope * GAIN == pytest.approx(truth["slope_e_v"], rel=0.02)
+
+
+def test_curves_that_cannot_be_fitted_say_why():
+    volts = np.arange(2.5, 6.76, 0.25)
+    assert fit_gate(volts[:4], volts[:4], np.ones(4)).flag == "4 points"
+    assert "no threshold" in fit_gate(volts, np.zeros(18), np.ones(18)).flag
+    assert "no threshold" in fit_drain(volts, np.full(18, 1e4), np.ones(18)).flag
+
+
+def test_columns_without_charge_are_found():
+    rng = np.random.default_rng(4)
+    columns = 1e4 * (1 + 0.02 * rng.normal(size=2048))
+    columns[[7, 900]] = 0, 3000
+    columns[100] = np.nan
+    assert bad_columns(columns).tolist() == [7, 900]
