@@ -38,6 +38,7 @@ wildcard_constraints:
 
 onstart:
     try:
+        alive.refuse_second(P.results.root / "config" / "run.json", P.session.session)
         P.write_run(alive.me())
     except Exception as error:
         if not getattr(error, "is_input_error", False):
@@ -68,6 +69,8 @@ include: "rules/report.smk"
 include: "rules/bias.smk"
 include: "rules/dark.smk"
 include: "rules/cosmetics.smk"
+include: "rules/warm.smk"
 include: "rules/ptc.smk"
 include: "rules/point.smk"
 include: "rules/injection.smk"
+include: "rules/flat.smk"

@@ -33,7 +33,7 @@ B_NEEDS = 10.0
 
 
 # ---- tiles of an image, fast ------------------------------------------------------------------------
-def _expand(values: np.ndarray, edges: tuple[Sequence[int], Sequence[int]]) -> np.ndarray:
+def expand(values: np.ndarray, edges: tuple[Sequence[int], Sequence[int]]) -> np.ndarray:
     """A value per tile as an image."""
     rows, columns = (np.diff(e) for e in edges)
     return np.repeat(np.repeat(values.astype(np.float32), rows, axis=0), columns, axis=1)
@@ -178,13 +178,13 @@ def measure_pair(
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = 0.5 * (mean1 + mean2)
         factor1, factor2 = (np.where(good, mean / m, 0.0) for m in (mean1, mean2))
-    difference = first * _expand(factor1, edges)
-    difference -= second * _expand(factor2, edges)
-    bad = _expand(~good, edges) > 0 if not good.all() else None
+    difference = first * expand(factor1, edges)
+    difference -= second * expand(factor2, edges)
+    bad = expand(~good, edges) > 0 if not good.all() else None
     if mask is not None and mask.any():
         bad = mask | bad if bad is not None else mask.copy()
     out, clipped, spread = _clip(difference, bad, mean, good, edges, sigma)
-    counts, variances = _tile_variances(difference, out, edges)
+    counts, variances = tile_variances(difference, out, edges)
     found = masked_covariance(difference, out, lags)
     keep = 1.0 / clip_factors(float(sigma))[0] ** 2
     product = mu1 * mu2 / (0.5 * (mu1 + mu2)) ** 2
@@ -254,7 +254,7 @@ def _clip(difference, bad, mean, good, edges, sigma):
     out = np.zeros(difference.shape, bool) if bad is None else bad
     clipped = np.zeros(0, np.intp)
     for _ in range(3):
-        window = _expand(np.nan_to_num(sigma * np.maximum(spread, 0.5)), edges)
+        window = expand(np.nan_to_num(sigma * np.maximum(spread, 0.5)), edges)
         beyond = np.abs(difference) > window
         if bad is not None:
             beyond &= ~bad
@@ -262,7 +262,7 @@ def _clip(difference, bad, mean, good, edges, sigma):
         same = found.size == clipped.size
         clipped = found
         out = beyond if bad is None else beyond | bad
-        counts, variance = _tile_variances(difference, out, edges)
+        counts, variance = tile_variances(difference, out, edges)
         spread = np.where(counts > 1, np.sqrt(variance), NAN)
         if same:
             break
@@ -273,7 +273,7 @@ def _clip(difference, bad, mean, good, edges, sigma):
     return out, 0, spread
 
 
-def _tile_variances(difference, out, edges) -> tuple[np.ndarray, np.ndarray]:
+def tile_variances(difference, out, edges) -> tuple[np.ndarray, np.ndarray]:
     """(pixels, variance) per tile without the pixels left out."""
     rows, columns = edges
     any_out = out.any()
@@ -304,7 +304,7 @@ def normality(difference, out, spread, edges, rng=None, size: int = 10_000) -> f
     step = max(1, int(math.sqrt(difference.size / size)))
     start = 0 if rng is None else int(rng.integers(step))
     cut = (slice(start, None, step), slice(start, None, step))
-    scale = _expand(np.nan_to_num(spread), edges)[cut]
+    scale = expand(np.nan_to_num(spread), edges)[cut]
     keep = ~out[cut] & (scale > 0)
     z = difference[cut][keep] / scale[keep]
     n = z.size

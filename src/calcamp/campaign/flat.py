@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from calcamp.campaign.common import FLAT_WAVELENGTHS, percent
-from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Subtask, Test, prep
+from pydantic import Field
+
+from calcamp.campaign.common import FLAT_WAVELENGTHS, flat_light, percent
+from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Options, Subtask, Test, prep
 
 FLATFLUX_WAVELENGTHS = (590, 2000, 730, 800, 880, 0)
 
@@ -36,8 +38,62 @@ def _flux_columns(name: str, wavelength: int):
     return columns
 
 
+class FluxOptions(Options):
+    """Brightness of the flat source."""
+
+    lamp_rms: float = Field(
+        5e-4, gt=0, description="relative scatter of the lamp from exposure to exposure, at least"
+    )
+    max_fraction: float = Field(
+        0.8, gt=0, le=1, description="share of FDR above which levels are left out of the fit"
+    )
+    shutter_error_s: float = Field(1e-3, gt=0, description="error of the shutter table, s")
+    use_shutter_table: bool = Field(
+        True, description="take the chamber's shutter table as a measurement of t0"
+    )
+
+
+class IndividualOptions(Options):
+    """Frames brought to one flux, outliers left out, stacked by level."""
+
+    cosmic_sigma: float = Field(
+        6.0, ge=4, description="pixels this far from the median of the first frames are left out"
+    )
+    write: bool = Field(False, description="write every single flat with the illumination divided out (FITS)")
+    box: int = Field(25, ge=8, description="px; structure larger than that is illumination")
+    use_linearity: bool = Field(
+        True, description="correct pixels by the linearity product, where one is named"
+    )
+
+
+class MasterOptions(Options):
+    """Master flats and pixel response non-uniformity."""
+
+    box: int = Field(25, ge=8, description="px; structure larger than that goes to the large-scale flat")
+    defect_sigma: float = Field(
+        5.0, ge=3, description="pixels beyond are no part of the non-uniformity; corrected for"
+    )
+    a00: float = Field(
+        -8.7e-7, le=0, description="1/e-, a00 of the brighter-fatter effect, which lowers contrast"
+    )
+
+
+class MaskOptions(Options):
+    """Mask of deviant pixels."""
+
+    dead: float = Field(0.5, description="response below: dead")
+    low: float = Field(0.8, description="response below: low")
+    high: float = Field(1.2, description="response above: high")
+    over: float = Field(1.5, description="response above: over")
+    deviant_sigma: float = Field(
+        7.0, ge=3, description="deviant beyond so many rms of the response map, at every level"
+    )
+    column_sigma: float = Field(7.0, description="significance of a column defect")
+    column_depth: float = Field(0.03, description="a column defect deviates at least so much")
+
+
 # A flat is not divided by a flat.
-_PREP = prep(offset="row", scan="pre", use_flat=False)
+_PREP = prep(offset="smooth", scan="pre", use_flat=False)
 _NEEDS = (Need("mask"), Need("dq"), Need("bias"), Need("gain"), Need("linearity"))
 
 _FLUX_SUBTASKS = (
@@ -45,15 +101,29 @@ _FLUX_SUBTASKS = (
     CHECK,
     _PREP,
     # The lamp and the shutter are common to the three CCDs: one fit for the block.
-    Subtask("meta", scope="block", after=("check",), needs=_NEEDS, aliases=("extract_PTC", "extract_HER")),
+    Subtask(
+        "meta",
+        scope="block",
+        after=("check",),
+        options=FluxOptions,
+        chamber_data=flat_light,
+        aliases=("extract_PTC", "extract_HER"),
+        mem_mb=500,
+    ),
 )
 _SUBTASKS = (
     HK,
     CHECK,
     _PREP,
-    Subtask("indivflats", after=("check",), needs=_NEEDS),
-    Subtask("masterflat", after=("check", "indivflats"), needs=_NEEDS),
-    Subtask("prmask", after=("check", "masterflat"), needs=_NEEDS),
+    Subtask(
+        "indivflats", after=("check",), options=IndividualOptions, needs=_NEEDS, mem_mb=1800, runtime_min=20
+    ),
+    Subtask(
+        "masterflat", after=("check", "indivflats"), options=MasterOptions, needs=(Need("gain"),), mem_mb=1500
+    ),
+    Subtask("prmask", after=("check", "masterflat"), options=MaskOptions, mem_mb=1500),
+    # Drift and scatter of the lamp are what the twelve channels have in common.
+    Subtask("stability", scope="block", after=("check", "indivflats"), mem_mb=500),
 )
 
 
@@ -69,6 +139,7 @@ def _flux(wavelength: int) -> Test:
         subtasks=_FLUX_SUBTASKS,
         colour_blind=False,
         wavelength=wavelength,
+        chamber_data=flat_light,
     )
 
 
@@ -82,6 +153,7 @@ def _flat(name: str, handle: str, wavelength: int, levels, frames, title: str, p
         purpose=purpose,
         subtasks=_SUBTASKS,
         wavelength=wavelength,
+        chamber_data=flat_light,
     )
 
 

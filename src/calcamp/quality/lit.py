@@ -79,5 +79,18 @@ def flux_rows(case: Case, limit: Limit) -> list[dict]:
     ]
 
 
+def fluence_rows(case: Case, limit: Limit) -> list[dict]:
+    """Mean level of the quadrants of each CCD and frame: the limit is for the CCD."""
+    groups: dict[tuple, list[dict]] = {}
+    for row in case.rows(limit.table):
+        if number(row.get(limit.value)) is not None:
+            groups.setdefault((row["obsid"], row["ccd"]), []).append(row)
+    return [
+        {**rows[0], "quadrant": None, limit.value: sum(row[limit.value] for row in rows) / len(rows)}
+        for rows in groups.values()
+    ]
+
+
 REFERENCES = {"flat_fluence": flat_fluence, "flat_saturation_time": flat_saturation_time}
 FLUX = Check("flux", rows=flux_rows)
+FLUENCE = Check("fluence", rows=fluence_rows)

@@ -6,7 +6,7 @@ from calcamp.quality.compliance import Cell
 from calcamp.quality.family import Case, Check, FamilyRules, channels, entry, from_table
 from calcamp.quality.flags import Flag
 from calcamp.quality.limits import Limit, number
-from calcamp.quality.lit import FLUX, REFERENCES
+from calcamp.quality.lit import FLUENCE, FLUX, REFERENCES
 
 #: Disagreement of two estimates that is worth a flag, in standard errors.
 SIGMA = 5.0
@@ -76,7 +76,7 @@ def extra(case: Case, cells: list[Cell]) -> list[Flag]:
 
 FAMILY = FamilyRules(
     "ptc",
-    checks=(FLUX, Check("her", rows=serial_edge)),
+    checks=(FLUENCE, FLUX, Check("her", rows=serial_edge)),
     headline=headline,
     extra=extra,
     references=REFERENCES,

@@ -12,6 +12,7 @@ from calcamp.simulate.plugins.light import Response
 from calcamp.simulate.seeds import stream
 
 FDR = 65536.0  # ADU above offset: 100 %
+MEAN_GAIN = 3.45  # e-/ADU, of the gains that are drawn: chambers were tuned to their blocks
 #: Coefficients a(lag parallel, lag serial) of the brighter-fatter effect, 1/e- (analysis of flats, 8.4).
 BF_PARALLEL_SERIAL = {
     (1, 0): 1.6e-7,
@@ -40,12 +41,12 @@ def bf_coefficients(scale: float = 1.0) -> np.ndarray:
 def illumination(shape: tuple[int, int], slot: int, ccd: int, quadrant: str) -> np.ndarray:
     """Flat light over a quadrant's image area, canonical, float32; mean 1 over the CCD.
 
-    A bowl of 8 to 14 % from centre to corner and a tilt of up to 3 %, another for each filter and CCD,
+    A bowl of 8 to 14 % from centre to corner and a tilt of up to 1.5 %, another for each filter and CCD,
     continuous over the quadrants.
     """
     rng = stream(20190312, "illumination", slot, ccd)
     fall, x0, y0 = rng.uniform(0.08, 0.14), rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2)
-    tilt_x, tilt_y = rng.uniform(-0.03, 0.03, 2)
+    tilt_x, tilt_y = rng.uniform(-0.015, 0.015, 2)
     rows, columns = shape
     flip_rows, flip_columns = flips(quadrant)
     x = (np.arange(columns) + 0.5) / columns - 1.0  # -1 at the outer edge, 0 at the centre of the CCD
@@ -89,7 +90,7 @@ class FlatLight(Plugin):
     name, stage, order = "flat", "collect", -50
     provides = frozenset({"light"})
     settings = {  # noqa: RUF012
-        "saturation": None,  # {slot: s} to reach FDR with the nominal gain; from the chamber
+        "saturation": None,  # {slot: s} to reach FDR with a gain of 3.45; from the chamber
         "t0": None,  # s, true minus commanded time; from the chamber's shutter table
         "shutter_jitter": 1e-4,  # s rms
         "lamp_drift": 0.3,  # %/h
@@ -117,7 +118,7 @@ class FlatLight(Plugin):
         s = context.settings
         return {
             "saturation": {int(k): float(v) for k, v in (s["saturation"] or {}).items()},
-            "nominal_gain": context.detector.nominal_gain,
+            "mean_gain": MEAN_GAIN,
             "t0": 0.03 if s["t0"] is None else float(s["t0"]),
             "shutter_jitter": float(s["shutter_jitter"]),
             "lamp_drift": float(s["lamp_drift"]),
@@ -152,7 +153,7 @@ class FlatLight(Plugin):
             value = state.disturbed(kind)
             lamp *= 1.0 if value is None else value
         state.record |= {"lamp": float(lamp), "true_time_s": float(time)}
-        return FDR * truth["nominal_gain"] / full * max(time, 0.0) * lamp + truth["stray"]
+        return FDR * truth["mean_gain"] / full * max(time, 0.0) * lamp + truth["stray"]
 
     def apply(self, state: State):
         truth = state.truth[self.name]
