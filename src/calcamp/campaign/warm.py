@@ -68,7 +68,14 @@ FAMILY = Family(
             subtasks=(
                 HK,
                 CHECK,
-                Subtask("basic", after=("check",), needs=(Need("mask"), Need("dq"), Need("gain"))),
+                Subtask(
+                    "basic",
+                    after=("check",),
+                    needs=(Need("mask"), Need("dq"), Need("gain")),
+                    chamber_data=lambda test, chamber, detector: {
+                        "filter_wheel": {str(slot): nm for slot, nm in chamber.filter_wheel.items()}
+                    },
+                ),
             ),
             waived=(),
         ),
