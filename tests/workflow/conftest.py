@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -126,3 +127,29 @@ def finished(campaign, tmp_path_factory) -> Path:
     done = snakemake("-c2", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+def start(*args, cwd: Path, log: str = "run.log") -> subprocess.Popen:
+    """`calcamp run D11.yaml ...` in the background, its output in a file."""
+    command = [str(Path(sys.executable).parent / "calcamp"), "run", "D11.yaml", "-c2", *map(str, args)]
+    with (cwd / log).open("ab") as stream:
+        return subprocess.Popen(command, cwd=cwd, stdout=stream, stderr=subprocess.STDOUT)
+
+
+def until(condition, seconds: float = 240, process: subprocess.Popen | None = None):
+    """Poll until `condition()` is true and return it; fail after `seconds`, or when `process` has ended before."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        if process is not None and process.poll() is not None and not condition():
+            raise AssertionError(f"the run ended with {process.returncode} too early")
+        if time.monotonic() > deadline:
+            raise AssertionError("waited in vain")
+        time.sleep(0.05)
+    return found
+
+
+def steps_of(folder: Path) -> list[int]:
+    """Processes of Snakemake and of steps that work in `folder`."""
+    from calcamp.data.alive import processes_of
+
+    return sorted({*processes_of(("snakemake",), folder), *processes_of(("calcamp.steps",), folder)})

@@ -1,16 +1,21 @@
-"""``calcamp run``: a session through Snakemake, with the profile found and a dead run's lock cleared away."""
+"""``calcamp run``: a session through Snakemake, with the profile found and a dead run cleared away."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 app = typer.Typer(add_completion=False)
+
+ORPHANS_S = 60  # steps of a killed run end within seconds; a busy machine may take longer
+ROUNDS = 20  # of a session in wait mode whose gates gave their place away
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -23,49 +28,154 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="show what would be done")] = False,
     unlock: Annotated[
         bool,
-        typer.Option("--unlock-dead", help="remove the lock of a run that is proved dead, without asking"),
+        typer.Option("--unlock-dead", help="clear away a run that is proved dead, without asking"),
     ] = False,
 ) -> None:
     """Run a session: the same as snakemake, whose options may follow.
 
+    Refuses, saying who, while the session is being run. After a kill -9, --unlock-dead goes on.
+
     Example:  calcamp run config/sessions/D11.yaml -c4 --config mode=wait
     """
     from calcamp.campaign import plan
-    from calcamp.data.alive import is_dead, is_running
-    from calcamp.data.files import read_json
     from calcamp.paths import workflow_root
 
-    planned = plan.load([session], {})
-    state_path = planned.results.root / "config" / "run.json"
-    state = read_json(state_path) if state_path.is_file() else {}
+    planned = plan.load([session], _overrides(ctx.args))
     snakefile = Path("Snakefile") if Path("Snakefile").is_file() else workflow_root() / "Snakefile"
-    base = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--configfile", str(session)]
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(snakefile), "--configfile", str(session)]
     if not any(a.startswith(("--profile", "--workflow-profile")) for a in ctx.args):
-        base += ["--workflow-profile", str(snakefile.resolve().parent / "profiles" / "default")]
-    if not dry_run and is_running(state):
+        command += ["--workflow-profile", str(snakefile.resolve().parent / "profiles" / "default")]
+    command += ["--cores", str(cores or os.cpu_count() or 1), *ctx.args]
+    if dry_run:
+        raise typer.Exit(subprocess.run([*command, "--dry-run"], check=False).returncode)
+    lock = _claim(planned, session, unlock)
+    try:
+        for _ in range(ROUNDS):
+            status = _run(command, lock.descriptor)
+            _note_end(planned, status)
+            if status or not _yielded(planned):
+                break
+            print("calcamp: tests gave their place to others while they waited: waiting for them again")
+        raise typer.Exit(status if status >= 0 else 128 - status)
+    finally:
+        lock.leave()
+
+
+def _overrides(arguments: list[str]) -> dict:
+    """What --config among the options says: ``--config mode=wait check_only=true``."""
+    import yaml
+
+    found, inside = {}, False
+    for argument in arguments:
+        if argument in ("--config", "-C"):
+            inside = True
+        elif argument.startswith("-"):
+            inside = False
+        elif inside and "=" in argument:
+            key, _, value = argument.partition("=")
+            found[key] = yaml.safe_load(value)
+    return found
+
+
+# ---- who runs it ---------------------------------------------------------------------------------
+def _claim(planned, session: Path, unlock: bool):
+    """The lock of the session, after a dead run was cleared away; exit 1 with the name of who has it."""
+    from calcamp.data import alive
+
+    root, name = planned.results.root, planned.session.session
+    state_path = root / "config" / "run.json"
+    state = alive.read_state(state_path)
+    lock = alive.RunLock(root / "config" / "run.lock")
+    before = lock.holder()
+    taken = lock.take()
+    if not taken or alive.is_running(state):
+        owner = state if alive.is_running(state) else before
         print(
-            f"calcamp: session {planned.session.session} is being run since {state['started']} by {state['user']} on "
-            f"{state['host']} (process {state['pid']}); wait for it, or end it with 'calcamp stop {session}'",
+            f"calcamp: session {name} is being run {alive.who(owner)}; wait for it, or end it with "
+            f"'calcamp stop {session}'",
             file=sys.stderr,
         )
         raise typer.Exit(1)
-    if not dry_run and is_dead(state):
-        # Snakemake keeps its lock when it is killed. The process is proved dead, so the lock protects nothing.
-        ask = f"The run of {state['started']} (process {state['pid']}) is dead. Remove its lock and go on?"
-        if not unlock and not (sys.stdin.isatty() and typer.confirm(ask, default=True)):
-            print(f"calcamp: {ask} Say so with --unlock-dead", file=sys.stderr)
-            raise typer.Exit(1)
-        done = subprocess.run(
-            [*base, "--unlock", "--quiet", "all"], capture_output=True, text=True, check=False
+    left = alive.snakemake_locks(Path.cwd(), root)
+    if not left and not alive.is_dead(state):
+        return lock
+    others = alive.processes_of(("snakemake", str(session)), Path.cwd())
+    if others and not alive.is_dead(state):
+        print(
+            f"calcamp: the folder is locked, and process {others[0]} looks like a run of {session}; wait for it",
+            file=sys.stderr,
         )
-        if done.returncode:
-            print(done.stderr, file=sys.stderr)
-            raise typer.Exit(1)
-    command = [
-        *base,
-        "--cores",
-        str(cores or os.cpu_count() or 1),
-        *(["--dry-run"] if dry_run else []),
-        *ctx.args,
+        raise typer.Exit(1)
+    owner = state if alive.is_dead(state) else before
+    ask = f"The run {alive.who(owner)} is dead. Clear its lock away and go on?"
+    if not unlock and not (sys.stdin.isatty() and typer.confirm(ask, default=True)):
+        print(f"calcamp: {ask} Say so with --unlock-dead", file=sys.stderr)
+        raise typer.Exit(1)
+    _wait_for_orphans(root)
+    # Not snakemake --unlock: that takes the locks of other sessions of the folder away too.
+    for path in alive.snakemake_locks(Path.cwd(), root):
+        path.unlink(missing_ok=True)
+    return lock
+
+
+def _wait_for_orphans(root: Path) -> None:
+    """Steps of a killed run end by themselves; one that still wrote would disturb the next run."""
+    from calcamp.data import alive
+
+    deadline = time.monotonic() + ORPHANS_S
+    while (
+        left := alive.processes_of(("calcamp.steps", f"{root}/"), Path.cwd())
+    ) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    if left:
+        print(
+            f"calcamp: steps of the dead run still run (process {', '.join(map(str, left))}); end them first",
+            file=sys.stderr,
+        )
+        raise typer.Exit(1)
+
+
+# ---- running -------------------------------------------------------------------------------------
+def _run(command: list[str], descriptor: int) -> int:
+    """Snakemake in a process group of its own, which gets all signals that come here."""
+    child = subprocess.Popen(command, pass_fds=(descriptor,), process_group=0)
+    ended = {}
+
+    def forward(number, _frame):
+        # Snakemake alone would wait for its running jobs, hours where a gate waits: end the jobs with it.
+        ended["by"] = number
+        os.killpg(child.pid, signal.SIGTERM)
+
+    before = {
+        number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    }
+    try:
+        status = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if "by" in ended:
+        return 128 + ended["by"]
+    return status
+
+
+def _note_end(planned, status: int) -> None:
+    """Write down the end of a run that Snakemake could not: after a signal. A killed one stays dead."""
+    from calcamp.data import alive
+
+    state = alive.read_state(planned.results.root / "config" / "run.json")
+    if status > 0 and alive.is_dead(state) and not alive.snakemake_locks(Path.cwd(), planned.results.root):
+        planned.end_run("interrupted" if status > 128 else "errors")
+
+
+def _yielded(planned) -> list[str]:
+    """Tests whose gate gave its place to another test (wait mode)."""
+    from calcamp.data import alive
+
+    if planned.session.mode != "wait" or (planned.results.root / "STOP").exists():
+        return []
+    return [
+        name
+        for name in planned.tests
+        if alive.read_state(planned.results.manifest(name)).get("end") == "yielded"
     ]
-    raise typer.Exit(subprocess.run(command, check=False).returncode)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -66,12 +67,11 @@ def _name(record: dict) -> str:
 
 def _waiting(planned, name: str) -> dict:
     """Progress of a test whose gate has not opened, from the note the gate leaves."""
-    from calcamp.data.files import read_json
+    from calcamp.data.alive import is_running, read_state
 
-    note = planned.results.test(name) / "waiting.json"
-    if not note.is_file():
+    state = read_state(planned.results.test(name) / "waiting.json")
+    if not is_running(state):
         return {}
-    state = read_json(note)
     return {
         "acquired": "waiting",
         "frames": [state["frames"], state["declared"]],
@@ -84,19 +84,47 @@ def _waiting(planned, name: str) -> dict:
 def status(
     session: Annotated[Path, typer.Argument(help="session YAML")],
     as_json: Annotated[bool, typer.Option("--json", help="for a program to read")] = False,
+    watch: Annotated[
+        float | None,
+        typer.Option("--watch", min=0.5, help="show it again every so many seconds; end with Ctrl-C"),
+    ] = None,
 ) -> None:
-    """Show frames, sub-tasks, flags and verdict of every test of a session.
+    """Show frames, sub-tasks, flags and verdict of every test of a session; of those that wait, what they wait for.
 
+    \b
     Example:  calcamp status config/sessions/D11.yaml
+              calcamp status config/sessions/D11.yaml --watch 5
     """
     from calcamp.campaign import plan
 
-    state = collect(plan.load([session], {}))
+    planned = plan.load([session], {})
     if as_json:
-        print(json.dumps(state, indent=1))
+        print(json.dumps(collect(planned), indent=1))
         return
     from rich.console import Console
+
+    console = Console(file=sys.stdout)
+    if watch is None:
+        console.print(_shown(collect(planned), session))
+        return
+    import time
+
+    from rich.live import Live
+
+    try:
+        with Live(console=console, auto_refresh=False, screen=sys.stdout.isatty()) as live:
+            while True:
+                live.update(_shown(collect(planned), session), refresh=True)
+                time.sleep(watch)
+    except KeyboardInterrupt:
+        console.print(_shown(collect(planned), session))
+
+
+def _shown(state: dict, session: Path):
+    """The state as lines and a table."""
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("test", "acquired", "frames", "OBSIDs", "sub-tasks", "verdict", "flags", box=None)
     for t in state["tests"]:
@@ -110,10 +138,28 @@ def status(
             t["verdict"] or "",
             " ".join(t["flags"]),
         )
-    print(
-        f"session {state['session']}: {state['run']}"
-        + (f", started {state['started']} by {state['by']}" if state["started"] else "")
-    )
-    Console(file=sys.stdout).print(table)
+    head = f"session {state['session']}: {state['run']}"
+    if state["started"]:
+        head += f", started {state['started']} by {state['by']}"
+    left = sum(t["subtasks"][1] - t["subtasks"][0] for t in state["tests"])
+    head += f"; {left} sub-tasks to do"
+    lines = [line for t in state["tests"] if "waiting" in t for line in _wait_lines(t["test"], t["waiting"])]
     if state["run"].startswith("dead"):
-        print(f"The last run was killed. Go on with:  calcamp run {session} --unlock-dead")
+        lines.append(f"The last run was killed. Go on with:  calcamp run {session} --unlock-dead")
+    return Group(Text(head), table, *(Text(line) for line in lines))
+
+
+def _wait_lines(test: str, note: dict) -> list[str]:
+    """What a waiting gate says."""
+    since = datetime.now(UTC) - datetime.fromisoformat(note["written"])
+    silent = note["silent_min"] + max(0.0, since.total_seconds() / 60)
+    last = f"last OBSID {note['last_obsid']}, " if note["last_obsid"] is not None else ""
+    lines = [
+        f"{test}: {note['frames']}/{note['declared']} frames, {last}log silent {silent:.0f} min, "
+        f"about {note['left_min']:.0f} min of acquisition left"
+    ]
+    if note["trouble"]:
+        lines.append(f"  {note['trouble']}")
+    lines += [f"  wrong: {text}" for text in note["wrong"][:5]]
+    lines += [f"  frame {text}" for text in note["files"][:5]]
+    return lines
