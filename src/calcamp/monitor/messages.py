@@ -19,6 +19,8 @@ SOURCES = {
     "ACQUISITION_STOPPED": "the acquisition has stopped",
     "BACKUP_LATE": "the back-up is late",
     "BROADCAST_LATE": "the broadcast is late",
+    "BACKUP_DIFFERS": "a file of the back-up differs from the original",
+    "BROADCAST_DIFFERS": "a file of the broadcast differs from the original",
 }
 
 
