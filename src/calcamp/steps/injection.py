@@ -104,7 +104,9 @@ def extract(ctx: runner.Context) -> None:
                 profile["err"].append(found.columns_err.astype(np.float32))
             saturated = prepared.saturated[quadrant]
             if row["matched"] and saturated > ctx.options.get("max_saturated", 1000):
-                ctx.flag("SATURATION", f"{saturated} saturated pixels", quadrant=quadrant, obsid=exposure.obsid)
+                ctx.flag(
+                    "SATURATION", f"{saturated} saturated pixels", quadrant=quadrant, obsid=exposure.obsid
+                )
         ctx.progress(number, len(ctx.exposures))
     ctx.current = None
     _write_injection(ctx, rows)
@@ -145,7 +147,17 @@ def _table(rows: list[dict], names: str) -> dict[str, list]:
 
 
 def _write_injection(ctx, rows) -> None:
-    adu = "level level_err std signal signal_err background pixel_noise line_noise".split() + _PERCENT.split()
+    adu = [
+        "level",
+        "level_err",
+        "std",
+        "signal",
+        "signal_err",
+        "background",
+        "pixel_noise",
+        "line_noise",
+        *_PERCENT.split(),
+    ]
     ctx.write_table(
         "injection",
         _table(
@@ -266,7 +278,10 @@ def basic(ctx: runner.Context) -> None:
         good[defect] = False
         uniform.append(
             {
-                **{key: row[key] for key in ("obsid", "column", "frame", "ccd", "quadrant", "ig1", "ig2", "idl")},
+                **{
+                    key: row[key]
+                    for key in ("obsid", "column", "frame", "ccd", "quadrant", "ig1", "ig2", "idl")
+                },
                 "level": row["signal"],
                 "level_err": row["signal_err"],
                 "nonuniformity": 100 * row["columns_rms"] if row["columns_rms"] is not None else math.nan,
@@ -274,8 +289,12 @@ def basic(ctx: runner.Context) -> None:
                 if row["columns_rms_err"] is not None
                 else math.nan,
                 "nonuniformity_vison": 100 * row["nonuniformity_vison"],
-                "lowest": 100 * float(np.nanmin(values) / np.nanmedian(values) - 1) if good.any() else math.nan,
-                "highest": 100 * float(np.nanmax(values) / np.nanmedian(values) - 1) if good.any() else math.nan,
+                "lowest": 100 * float(np.nanmin(values) / np.nanmedian(values) - 1)
+                if good.any()
+                else math.nan,
+                "highest": 100 * float(np.nanmax(values) / np.nanmedian(values) - 1)
+                if good.any()
+                else math.nan,
                 "n_bad": int(defect.size),
                 "n": int(good.sum()),
                 "flag": "" if good.any() else "no usable column",
@@ -472,7 +491,11 @@ def _write_delays(ctx, table) -> None:
     rows = []
     for quadrant in QUADRANTS:
         for ratio in sorted({r["delay_ratio"] for r in table if r["delay_ratio"] is not None}):
-            part = [r for r in table if r["quadrant"] == quadrant and r["delay_ratio"] == ratio and r["signal"] is not None]
+            part = [
+                r
+                for r in table
+                if r["quadrant"] == quadrant and r["delay_ratio"] == ratio and r["signal"] is not None
+            ]
             if not part:
                 continue
             best = max(part, key=lambda r: r["signal"])

@@ -103,12 +103,12 @@ class Injection(Plugin):
     name, stage, order = "injection", "inject", 0
     provides = frozenset({"inject"})
     settings = {  # noqa: RUF012
-        "threshold_shift": None,  # V, of the barrier under IG1; None: drawn, rms 0.1
+        "threshold_shift": None,  # V, of the barrier under IG1; None: drawn, rms 0.05
         "slope_e_v": None,  # e-/V; None: drawn about 21000, rms 5 %
-        "notch_e": None,  # e-; None: drawn about 2400, rms 5 %
+        "notch_e": None,  # e-; None: drawn about 2100, rms 5 %
         "strips": None,  # V, rms of the potential across a column; None: drawn between 0.08 and 0.12
         "noise": 0.002,  # of the level, per pixel
-        "columns": 0.02,  # rms of the pattern from column to column
+        "columns": 0.05,  # rms of the pattern from column to column
         "phase": None,  # first injected line; None: 0
         "first_line": None,  # deficit of the first line of a block; None: drawn between 0.005 and 0.05
         "spill": None,  # of the level, in the first line after a block; None: drawn between 0.001 and 0.005
@@ -128,10 +128,10 @@ class Injection(Plugin):
         pattern = rng.normal(0, float(get["columns"]), columns)
         bad = rng.choice(columns, int(get["bad_columns"]), replace=False)
         return {
-            "threshold_shift": value("threshold_shift", rng.normal(0, 0.1)),
-            "knee_shift": rng.normal(0, 0.1),
+            "threshold_shift": value("threshold_shift", rng.normal(0, 0.05)),
+            "knee_shift": rng.normal(0.12, 0.04),
             "slope_e_v": value("slope_e_v", 21000 * rng.normal(1, 0.05)),
-            "notch_e": value("notch_e", 2400 * rng.normal(1, 0.05)),
+            "notch_e": value("notch_e", 2100 * rng.normal(1, 0.05)),
             "strips": value("strips", rng.uniform(0.08, 0.12)),
             "softness": 0.03,  # V, ideality times kT/e at 153 K
             "rate_e_us": 900.0,
