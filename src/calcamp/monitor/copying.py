@@ -248,6 +248,8 @@ class Copier:
     def one_pass(self) -> bool:
         """Copy what is new, then verify some; True when everything is at the other side."""
         state, begin = self.state, time.time()
+        if not self.rsync.folder.is_dir():
+            return False  # not there yet: nothing to copy, and nothing wrong with the target
         state.running, state.last_try = True, begin
         before = self.rsync.folder
         try:
@@ -275,8 +277,6 @@ class Copier:
     def _copy(self) -> tuple[str, int, int]:
         """(error, files, bytes) of a pass: everything but the EXP-LOG, then the EXP-LOG."""
         target = self.rsync.target
-        if not self.rsync.folder.is_dir():
-            return "the day-folder is not there", 0, 0
         if not target.remote and not Path(target.text).is_dir():
             return "the target folder is not there (disk not mounted?)", 0, 0
         files = size = 0
