@@ -65,3 +65,26 @@ use rule hk as point_meta with:
         subtask="meta",
         job=lambda wc: P.job(wc.test, "meta"),
         attempt=lambda wc: P.attempt(wc.test, "meta"),
+
+
+use rule check as point_bayes with:
+    input:
+        manifest="<results>/{test}/manifest.json",
+        after=lambda wc: P.after(wc.test, "bayes", wc.ccd),
+    output:
+        "<results>/{test}/ccd{ccd}/bayes/bayes.json",
+    log:
+        "<logs>/{test}_ccd{ccd}_bayes.log",
+    benchmark:
+        "<benchmarks>/{test}_ccd{ccd}_bayes.tsv"
+    wildcard_constraints:
+        test=P.pattern("point", "bayes"),
+    priority: lambda wc: P.priority(wc.test)
+    resources:
+        mem_mb=lambda wc: P.resource(wc.test, "bayes", "mem_mb"),
+        runtime=lambda wc: P.resource(wc.test, "bayes", "runtime_min"),
+    params:
+        step="point",
+        subtask="bayes",
+        job=lambda wc: P.job(wc.test, "bayes", wc.ccd),
+        attempt=lambda wc: P.attempt(wc.test, "bayes", wc.ccd),

@@ -604,3 +604,32 @@ def start_values(moments: SpotMoments, background: np.ndarray) -> np.ndarray:
         ],
         axis=1,
     )
+
+
+def residual_trails(
+    stamps, good, fits: SpotFits, gain, noise, dark, near: float = 0.5, far: float = 3.5, half: float = 2.5
+) -> dict:
+    """Asymmetry of what the fit leaves: light on the high side of each axis less that on the low side, over the flux.
+
+    Bands from `near` to `far` px on either side of the centre, `half` px wide to each side across. A deferred
+    charge shows as a trail along the read-out. Returns x, y (along the columns axis, along the rows axis) and errors.
+    """
+    side = stamps.shape[1]
+    values = np.where(np.isfinite(fits.values), fits.values, 1.0)
+    model = gaussian_model(values, side)
+    at = np.arange(side, dtype=float)
+    dx = at[None, None, :] - values[:, 1, None, None]
+    dy = at[None, :, None] - values[:, 2, None, None]
+    rest = np.where(good, stamps - model, 0.0)
+    variance = _variance(
+        model,
+        np.asarray(gain, float)[:, None, None],
+        np.square(np.nan_to_num(noise, nan=1.3))[:, None, None] + ROUNDING,
+        np.nan_to_num(dark)[:, None, None],
+    )
+    out = {}
+    for name, along, across in (("x", dx, dy), ("y", dy, dx)):
+        band = (np.abs(across) <= half) & (np.abs(along) >= near) & (np.abs(along) <= far) & good
+        out[name] = (np.sign(along) * band * rest).sum(axis=(1, 2)) / fits.get("flux")
+        out[f"{name}_err"] = np.sqrt((band * variance).sum(axis=(1, 2))) / fits.get("flux")
+    return out

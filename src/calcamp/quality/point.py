@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 
 from calcamp.detector.geometry import CCDS
-from calcamp.quality.compliance import Cell
 from calcamp.quality.family import Case, Check, FamilyRules, channels, entry, from_table, mean_of
-from calcamp.quality.flags import Flag
 from calcamp.quality.limits import Limit, number
 
 _SIGMA_PER_FWHM = 1.0 / math.sqrt(8.0 * math.log(2.0))
@@ -136,9 +134,9 @@ def _psf(case: Case, wavelength) -> list[dict]:
     for quantity, name in (("fwhm", "fwhm"), ("ellipticity_e1", "e1"), ("ellipticity_e2", "e2")):
         for column in columns:
             out += from_table(rows, quantity, name, column=column)
-    kinds = sorted({row.get("kind") for row in case.rows("growth")})
-    for kind in kinds:
-        out += from_table(case.rows("growth"), "bf_fwhm_slope", "slope", kind=kind)
+    growth = [_per_electron(case, row) for row in case.rows("growth")]
+    for kind in sorted({row.get("kind") for row in growth}):
+        out += from_table(growth, "bf_fwhm_slope", "slope", kind=kind)
     by_ccd = {row.get("ccd"): row for row in case.rows("psf_kernel")}
     for ccd in CCDS:
         row = by_ccd.get(ccd, {})
@@ -152,6 +150,16 @@ def _psf(case: Case, wavelength) -> list[dict]:
         )
         out.append({**item, "is_limit": bool(row.get("is_limit"))})
     return out
+
+
+def _per_electron(case: Case, row: dict) -> dict:
+    """Growth per 10 000 e- from that per 10 000 ADU, with the block's gain."""
+    gain, gain_err, _ = case.gain(row["ccd"], row["quadrant"])
+    slope, err = number(row.get("slope")), number(row.get("slope_err"))
+    if not gain or slope is None:
+        return {**row, "slope": None, "slope_err": None}
+    total = None if err is None else math.hypot(err, slope * (gain_err or 0.0) / gain) / gain
+    return {**row, "slope": slope / gain, "slope_err": total}
 
 
 def _crosstalk(case: Case) -> list[dict]:
@@ -178,17 +186,6 @@ def _crosstalk(case: Case) -> list[dict]:
     return out
 
 
-# ---- more flags ----------------------------------------------------------------------------------------
-def extra(case: Case, cells: list[Cell]) -> list[Flag]:
-    """REQNOTMET for cross-talk and for the detector's kernel, where the limits file asks for it."""
-    flags = []
-    for row in case.rows("crosstalk_requirement"):
-        if row.get("ok") is False or row.get("ok") == 0:
-            scope = {"ccd": row["ccd"], "quadrant": row["quadrant"]}
-            flags.append(Flag("REQNOTMET", f"cross-talk: {row['reason']}", scope))
-    return flags
-
-
 FAMILY = FamilyRules(
     "point",
     checks=(
@@ -196,7 +193,6 @@ FAMILY = FamilyRules(
         Check("peak", rows=peak_rows),
     ),
     headline=headline,
-    extra=extra,
     references={
         "spot_fluence": spot_fluence,
         "spot_peak": spot_peak,

@@ -1,0 +1,265 @@
+"""Cross-talk from the spots of PSF01 and PSF02: patches (xtalk_sex), fit (xtalk_build), matrix (xtalk_meta)."""
+
+from __future__ import annotations
+
+import math
+
+from calcamp.detector.geometry import CCDS, QUADRANTS
+from calcamp.steps import runner
+
+NAN = math.nan
+_RADIUS = 6  # px, half the side of a patch
+
+
+def _spots(ctx: runner.Context) -> list[tuple[str, int, int]]:
+    """(channel, canonical row, canonical column) of every spot that the locks of the three CCDs found."""
+    found = []
+    for ccd in CCDS:
+        for row in ctx.rows("lock", "stars", ccd):
+            if row["status"] == "found" and row["x_ccd"] is not None:
+                x, y = ctx.detector.ccd_to_qcan(row["x_ccd"], row["y_ccd"], row["quadrant"])
+                found.append((f"{ccd}{row['quadrant']}", math.floor(y + 0.5), math.floor(x + 0.5)))
+    return found
+
+
+def xtalk_sex(ctx: runner.Context) -> None:
+    """Product ``patches``: around the canonical place of every spot of any channel, a patch of this CCD's quadrants.
+
+    From raw frames: the level of a patch is fitted later, so the noise of a row's offset never comes in.
+    """
+    import numpy as np
+
+    from calcamp.analysis.crosstalk import column_profile, cut_patches
+    from calcamp.data.raw import RawError
+    from calcamp.detector.arrays import quadrant_view
+    from calcamp.detector.dq import BADMASK
+
+    spots = _spots(ctx)
+    rows, columns = np.array([s[1] for s in spots], int), np.array([s[2] for s in spots], int)
+    side = 2 * _RADIUS + 1
+    plane = ctx.dq_plane()
+    exposures = ctx.readable() if spots else []
+    out = np.full((len(exposures), len(spots), len(QUADRANTS), side, side), np.nan, dtype=np.float32)
+    profiles = np.zeros((len(QUADRANTS), ctx.detector.columns))
+    frames = np.zeros(len(QUADRANTS))
+    pre = ctx.detector.region("pre")
+    for number, exposure in enumerate(exposures):
+        try:
+            raw = ctx.read(exposure)
+        except RawError as error:
+            ctx.exclude(exposure.obsid, f"{error.kind}: {error}")
+            continue
+        for k, quadrant in enumerate(QUADRANTS):
+            if (exposure.obsid, quadrant) in ctx.selection():
+                continue
+            view = quadrant_view(raw.data, quadrant, ctx.detector)
+            level = float(np.mean(view[pre]))
+            profiles[k] += column_profile(view[: ctx.detector.image_rows])
+            frames[k] += 1
+            out[number, :, k] = cut_patches(view, rows, columns, _RADIUS) - np.float32(level)
+        ctx.progress(number + 1, len(exposures))
+    ctx.current = None
+    for k, quadrant in enumerate(QUADRANTS):
+        if frames[k]:
+            profile = np.pad(profiles[k] / frames[k], _RADIUS)
+            for j, column in enumerate(columns):
+                out[:, j, k] -= profile[column : column + side].astype(np.float32)[None, None, :]
+        if plane is not None:
+            bad = (quadrant_view(plane, quadrant, ctx.detector) & int(BADMASK)) != 0
+            _blank(out, k, cut_patches(bad, rows, columns, _RADIUS) > 0)
+    keys = {"channel": [s[0] for s in spots], "row": [s[1] for s in spots], "column": [s[2] for s in spots]}
+    ctx.write_table(
+        "xtalk_spots", {"ccd": [ctx.ccd] * len(spots), **keys}, units={"row": "px", "column": "px"}
+    )
+    ctx.write_table(
+        "xtalk_frames", {"ccd": [ctx.ccd] * len(exposures), "obsid": [e.obsid for e in exposures]}
+    )
+    if out.size:
+        name = f"EUC_XTALKPATCHES_CCD{ctx.ccd}_SN_{ctx.serial}_{ctx.block}.fits"
+        ctx.write_product("xtalk_patches", name, [("PATCHES", out, "ADU", {})])
+
+
+def _blank(out, k: int, bad) -> None:
+    """Leave bad pixels of quadrant `k` out, in all frames."""
+    import numpy as np
+
+    part = out[:, :, k]
+    part[:, bad] = np.nan
+
+
+def xtalk_build(ctx: runner.Context) -> None:
+    """Table ``coupling``: the coefficients of every victim, all sources together."""
+    import numpy as np
+
+    from calcamp.analysis.crosstalk import CHANNELS, fit_victim
+
+    patches, spots = _load(ctx)
+    rows = []
+    for v, victim in enumerate(CHANNELS):
+        if patches is None:
+            continue
+        made = fit_victim(
+            patches, v, _own(spots, victim, ctx), lags=ctx.options["lags"], least=ctx.options["source_adu"]
+        )
+        if made.reason:
+            ctx.flag("BADFIT", f"cross-talk: {made.reason}", ccd=int(victim[0]), quadrant=victim[1])
+        early = [k for k, shift in enumerate(made.shifts) if shift == -1]
+        late = [k for k, shift in enumerate(made.shifts) if shift == 1]
+        for s, source in enumerate(CHANNELS):
+            if s == v:
+                continue
+            rows.append(
+                {
+                    "ccd": int(victim[0]),
+                    "quadrant": victim[1],
+                    "source": source,
+                    "coefficient": made.coefficient[s],
+                    "coefficient_err": made.err[s],
+                    "early": made.lag[early[0]] if early else NAN,
+                    "early_err": made.lag_err[early[0]] if early else NAN,
+                    "late": made.lag[late[0]] if late else NAN,
+                    "late_err": made.lag_err[late[0]] if late else NAN,
+                    "quadratic": made.quadratic[s],
+                    "quadratic_err": made.quadratic_err[s],
+                    "noise": made.noise,
+                    "clipped": made.clipped,
+                    "n": made.n,
+                    "flag": made.reason or ("" if np.isfinite(made.coefficient[s]) else "no bright source"),
+                }
+            )
+    if patches is None:
+        ctx.flag("BADFIT", "cross-talk: no CCD has spots to look at")
+    names = (
+        "ccd quadrant source coefficient coefficient_err early early_err late late_err quadratic quadratic_err "
+        "noise clipped n flag"
+    )
+    ctx.write_table(
+        "coupling",
+        {name: [row[name] for row in rows] for name in names.split()},
+        units={"noise": "ADU", "quadratic": "1/ADU", "quadratic_err": "1/ADU"},
+        descriptions={
+            "ccd": "of the victim",
+            "coefficient": "ADU in the victim per ADU in the source, same instant",
+            "early": "share of the coefficient one pixel before, common to the victim's sources",
+            "late": "share one pixel later",
+            "quadratic": "change of the coefficient per ADU of the source",
+            "n": "pixels of all frames",
+        },
+    )
+
+
+def _load(ctx: runner.Context):
+    """(patches of the twelve channels [frames, spots, 12, s, s] of the frames that all CCDs have, spots)."""
+    import numpy as np
+
+    from calcamp.data.fitsfile import read_image
+
+    parts, obsids, spots = {}, {}, None
+    for ccd in CCDS:
+        folder = ctx.sibling("xtalk_sex", ccd) / "products"
+        files = sorted(folder.glob("EUC_XTALKPATCHES_*.fits")) if folder.is_dir() else []
+        if files:
+            parts[ccd] = np.asarray(read_image(files[0], "PATCHES")[0], dtype=np.float32)
+            obsids[ccd] = [row["obsid"] for row in ctx.rows("xtalk_sex", "xtalk_frames", ccd)]
+            spots = [(r["channel"], r["row"], r["column"]) for r in ctx.rows("xtalk_sex", "xtalk_spots", ccd)]
+    if not parts or not spots:
+        return None, []
+    every = sorted({obsid for members in obsids.values() for obsid in members})
+    place = {obsid: n for n, obsid in enumerate(every)}
+    side = 2 * _RADIUS + 1
+    out = np.full((len(every), len(spots), 12, side, side), np.nan, dtype=np.float32)
+    for ccd, part in parts.items():
+        at = [place[obsid] for obsid in obsids[ccd]]
+        out[at, :, 4 * (ccd - 1) : 4 * ccd] = part
+    return out, spots
+
+
+def _own(spots, victim: str, ctx: runner.Context):
+    """Pixels of each patch that are near a spot of the victim itself, bool (spots, s, s)."""
+    import numpy as np
+
+    reach = 5 + ctx.options["mask_grow"]
+    y, x = np.mgrid[-_RADIUS : _RADIUS + 1, -_RADIUS : _RADIUS + 1]
+    own = np.zeros((len(spots), 2 * _RADIUS + 1, 2 * _RADIUS + 1), bool)
+    for j, (_, row, column) in enumerate(spots):
+        for channel, r, c in spots:
+            if channel == victim and abs(r - row) <= reach + _RADIUS and abs(c - column) <= reach + _RADIUS:
+                own[j] |= np.hypot(row + y - r, column + x - c) <= reach
+    return own
+
+
+def xtalk_meta(ctx: runner.Context) -> None:
+    """Tables ``crosstalk`` and ``crosstalk_victims``; product ``crosstalk``: the 12 x 12 matrix with errors."""
+    import numpy as np
+
+    from calcamp.analysis.crosstalk import CHANNELS, summarise_victim
+
+    rows = ctx.rows("xtalk_build", "coupling")
+    matrix, error = np.full((12, 12), np.nan), np.full((12, 12), np.nan)
+    for row in rows:
+        v, s = CHANNELS.index(f"{row['ccd']}{row['quadrant']}"), CHANNELS.index(row["source"])
+        matrix[s, v] = NAN if row["coefficient"] is None else row["coefficient"]
+        error[s, v] = NAN if row["coefficient_err"] is None else row["coefficient_err"]
+    victims = []
+    for v, victim in enumerate(CHANNELS):
+        s = summarise_victim(matrix[:, v], error[:, v], ctx.options["significance"])
+        victims.append(
+            {
+                "ccd": int(victim[0]),
+                "quadrant": victim[1],
+                **{name: getattr(s, name) for name in s.__dataclass_fields__},
+                "flag": "" if math.isfinite(s.largest) else "not measured",
+            }
+        )
+    table = []
+    for row in rows:
+        value, err = row["coefficient"], row["coefficient_err"]
+        known = value is not None and err is not None and err > 0
+        table.append(
+            {
+                **row,
+                "significance": abs(value) / err if known else NAN,
+                "upper95": abs(value) + 1.645 * err if known else NAN,
+                "full_scale": 65536 * value if known else NAN,
+                "full_scale_err": 65536 * err if known else NAN,
+            }
+        )
+    names = (
+        "ccd quadrant source coefficient coefficient_err significance upper95 full_scale full_scale_err early late "
+        "quadratic quadratic_err n flag"
+    )
+    ctx.write_table(
+        "crosstalk",
+        {name: [row[name] for row in table] for name in names.split()},
+        units={"full_scale": "ADU", "full_scale_err": "ADU", "quadratic": "1/ADU", "quadratic_err": "1/ADU"},
+        descriptions={"ccd": "of the victim", "full_scale": "effect of a source at full scale (65536 ADU)"},
+    )
+    names = (
+        "ccd quadrant largest largest_err largest_source largest_upper95 second second_err second_source "
+        "second_upper95 significant flag"
+    )
+    ctx.write_table(
+        "crosstalk_victims",
+        {name: [row[name] for row in victims] for name in names.split()},
+        descriptions={
+            "largest_upper95": "upper 95 % bound of the size of the largest coefficient",
+            "significant": "coefficients beyond the significance asked for",
+        },
+    )
+    ctx.write_product(
+        "crosstalk",
+        f"EUC_CROSSTALK_{ctx.block}.fits",
+        [
+            ("COEFF", matrix, "", {"ROWS": "source 1E..3H", "COLUMNS": "victim 1E..3H"}),
+            ("ERROR", error, "", {}),
+        ],
+        {"CHANNELS": " ".join(CHANNELS)},
+    )
+
+
+TASKS = {"xtalk_sex": xtalk_sex, "xtalk_build": xtalk_build, "xtalk_meta": xtalk_meta}
+
+if __name__ == "__main__":
+    import sys
+
+    sys.exit(runner.run("crosstalk", TASKS))
