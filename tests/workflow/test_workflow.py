@@ -7,7 +7,6 @@ import shutil
 import time
 
 import pytest
-
 from tests.workflow.conftest import SESSION, calcamp, make_workspace, planned_jobs, snakemake, tables, verdict
 
 
@@ -223,7 +222,7 @@ def test_faults_of_the_data_are_verdicts(tmp_path):
     assert (17003, 2) in causes
     assert (17008, 3) in causes
     assert judged["frames"]["found"] == 9
-    noise = [h for h in judged["headline"] if h["quantity"] == "read_noise"]
+    noise = [h for h in judged["headline"] if h["quantity"] == "read_noise" and h["region"] == "img"]
     assert len(noise) == 12
     assert all(h["value"] is not None and 0.9 < h["value"] < 1.5 for h in noise)
     assert verdict(tmp_path, "DARK01")["status"] == "complete"
