@@ -15,11 +15,13 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     from calcamp.data.files import read_json
+    from calcamp.report.session import write_session_report
     from calcamp.report.summary import write_summary
 
     run = args.results / "config" / "run.json"
     pipeline_id = read_json(run)["pipeline_id"] if run.is_file() else None
-    write_summary(args.results, failed=args.ended_with_errors, pipeline_id=pipeline_id)
+    summary = write_summary(args.results, failed=args.ended_with_errors, pipeline_id=pipeline_id)
+    write_session_report(args.results, summary)
     return 0
 
 
