@@ -1,0 +1,175 @@
+"""Sections of PSF01 and PSF02 on cross-talk: matrix of the twelve channels, worst pairs, requirement."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from calcamp.report import figures as fig
+from calcamp.report.base import (
+    Cell,
+    Note,
+    ReportData,
+    Section,
+    TableBlock,
+    Text,
+    is_number,
+    number,
+    with_error,
+)
+
+CHANNELS = tuple(f"{ccd}{quadrant}" for ccd in (1, 2, 3) for quadrant in "EFGH")
+#: Effect at full scale, ADU, from which a coefficient is shown in colour (predecessor's workbook).
+LEVELS = ((30.0, "red"), (5.0, "orange"), (2.0, "purple"))
+
+
+def sections(data: ReportData) -> list[Section]:
+    table = data.table("crosstalk")
+    if table is None:
+        return [Section("Cross-talk", data.missing("crosstalk"), "crosstalk")]
+    return [
+        Section(
+            "Cross-talk",
+            [
+                Text(
+                    "What a spot of one channel leaves at the same instant of the read-out in the eleven others: coefficient = ADU in "
+                    "the victim per ADU in the source, signed. All sources are fitted together, with the level beside each "
+                    "spot free and a share one pixel earlier and later, common to a victim's sources. Requirement: the largest "
+                    "of a victim at most 6·10⁻⁴, the others at most 7.6·10⁻⁵ (5 ADU at full scale), judged on the upper 95 % bound."
+                ),
+                *matrix(data, table),
+                *worst(table),
+                *victims(data),
+            ],
+            "crosstalk",
+        )
+    ]
+
+
+def matrix(data: ReportData, table) -> list:
+    caption = (
+        "Coefficients × 65536 (ADU at full scale): sources down, victims across. Area of a disc in proportion to the size; "
+        "green positive, red negative; pale: below 3 errors. The black disc is 1 ADU."
+    )
+    return [
+        data.figures.make(
+            "crosstalk_matrix", caption, lambda f: _draw_matrix(f, table), height=4.6, width=75.0
+        )
+    ]
+
+
+def _draw_matrix(figure, table) -> None:
+    ax = figure.add_axes((0.09, 0.04, 0.84, 0.86))
+    rows = [r for r in table.rows() if is_number(r["full_scale"])]
+    if not rows:
+        raise fig.NoData("no coefficient was measured")
+    most = max(abs(r["full_scale"]) for r in rows)
+    scale = 330.0 / max(most, 5.0)
+    for r in rows:
+        x, y = CHANNELS.index(f"{r['ccd']}{r['quadrant']}"), CHANNELS.index(r["source"])
+        seen = is_number(r["significance"]) and r["significance"] >= 3
+        colour = fig.COLOURS["green"] if r["full_scale"] > 0 else fig.COLOURS["red"]
+        ax.scatter(
+            x, y, s=scale * abs(r["full_scale"]), color=colour, alpha=1.0 if seen else 0.25, linewidths=0
+        )
+    for k in range(12):
+        ax.plot(k, k, "x", color="#bbbbbb", markersize=4)
+    ax.scatter(11.9, -1.3, s=scale, color="#222222", clip_on=False, linewidths=0)
+    ax.text(11.6, -1.3, "1 ADU", ha="right", va="center", fontsize=6, clip_on=False)
+    for edge in (3.5, 7.5):
+        ax.axhline(edge, color="#cccccc", linewidth=0.5)
+        ax.axvline(edge, color="#cccccc", linewidth=0.5)
+    ax.set(xlim=(-0.6, 11.6), ylim=(11.6, -0.6), xticks=range(12), yticks=range(12), aspect="equal")
+    ax.set_xticklabels(CHANNELS)
+    ax.set_yticklabels(CHANNELS)
+    ax.xaxis.tick_top()
+    ax.xaxis.set_label_position("top")
+    ax.set(xlabel="victim", ylabel="source")
+
+
+def worst(table) -> list:
+    rows = [r for r in table.rows() if is_number(r["coefficient"])]
+    rows.sort(key=lambda r: -abs(r["coefficient"]))
+    cells = []
+    for r in rows[:15]:
+        size = abs(r["full_scale"])
+        level = next((name for bound, name in LEVELS if size > bound), "")
+        cells.append(
+            [
+                Cell(f"{r['source']} → {r['ccd']}{r['quadrant']}"),
+                Cell(with_error(1e6 * r["coefficient"], 1e6 * r["coefficient_err"])),
+                Cell(with_error(r["full_scale"], r["full_scale_err"]), "fail" if level == "red" else ""),
+                Cell(number(r["significance"], 2)),
+                Cell(number(r["late"], 2)),
+                Cell(_quadratic(r)),
+            ]
+        )
+    header = [
+        "Source → victim",
+        "Coefficient [10⁻⁶]",
+        "At full scale [ADU]",
+        "Coefficient/error",
+        "Share 1 px later",
+        "Quadratic/error",
+    ]
+    median = float(np.median([r["coefficient_err"] for r in rows])) if rows else None
+    blocks: list = [
+        TableBlock(
+            header, cells, "The largest coefficients", max(0, len(rows) - 15), "tables/crosstalk.ecsv", True
+        )
+    ]
+    if median is not None:
+        blocks.append(
+            Note(
+                f"Median error of a coefficient: {1e6 * median:.2f}·10⁻⁶, {65536 * median:.2f} ADU at full scale."
+            )
+        )
+    return blocks
+
+
+def _quadratic(r: dict) -> str:
+    value, err = r.get("quadratic"), r.get("quadratic_err")
+    return number(value / err, 2) if is_number(value) and is_number(err) and err > 0 else "–"
+
+
+def victims(data: ReportData) -> list:
+    table = data.table("crosstalk_victims")
+    if table is None:
+        return data.missing("crosstalk_victims")
+    rows = []
+    for r in table.rows():
+        rows.append(
+            [
+                Cell(f"{r['ccd']}{r['quadrant']}"),
+                Cell(str(r.get("largest_source") or "–")),
+                Cell(_millionths(r, "largest")),
+                Cell(_bound(r, "largest", 6.0e-4), _state(r, "largest", 6.0e-4)),
+                Cell(str(r.get("second_source") or "–")),
+                Cell(_millionths(r, "second")),
+                Cell(_bound(r, "second", 7.6e-5), _state(r, "second", 7.6e-5)),
+                Cell(number(r.get("significant"))),
+            ]
+        )
+    header = ["Victim", "Largest from", "[10⁻⁶]", "95 % bound", "Second from", "[10⁻⁶]", "95 % bound", "Seen"]
+    return [
+        TableBlock(
+            header,
+            rows,
+            "The two largest of each victim, and the upper 95 % bound of their size",
+            compact=True,
+        )
+    ]
+
+
+def _millionths(r: dict, name: str) -> str:
+    value, err = r.get(name), r.get(f"{name}_err")
+    return with_error(1e6 * value, 1e6 * err) if is_number(value) and is_number(err) else "–"
+
+
+def _bound(r: dict, name: str, limit: float) -> str:
+    value = r.get(f"{name}_upper95")
+    return number(1e6 * value, 3) if is_number(value) else "–"
+
+
+def _state(r: dict, name: str, limit: float) -> str:
+    value = r.get(f"{name}_upper95")
+    return ("pass" if value <= limit else "fail") if is_number(value) else "none"
