@@ -1,0 +1,534 @@
+"""Trap pumping: dipoles found over all times of a mode, measured everywhere, and fitted for their traps.
+
+A dipole is measured as half the difference of the two pixels of a pair, which frees it from everything that
+varies slowly along the direction of pumping; the pattern of the injection from column to column drops out.
+What a trap moves in N cycles follows from the clock table (`calcamp.detector.clocks`): charge let go between
+``begin`` and ``end`` steps of length t after storage joins the other packet,
+``A = N Pc (1 - exp(-hold t/tau_c)) (exp(-begin t/tau) - exp(-end t/tau))`` (Hall et al. 2014).
+Amplitudes are positive when the bright pixel is nearer the node.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from calcamp.analysis.statistics import NAN, about
+
+#: Step of the stored half-differences, ADU: far below the noise of a pixel.
+STEP = 0.25
+_LARGEST = 32000
+#: Rows worked on at a time: the templates of a block stay in the processor's cache.
+_BLOCK = 32
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a trap at one kind of place does in one mode."""
+
+    begin: float = field(metadata=about("step", "start of the window after storage"))
+    end: float = field(metadata=about("step", "end of the window"))
+    hold: float = field(metadata=about("step", "time under the packet"))
+    sign: int = field(metadata=about("1", "+1: bright pixel nearer the node"))
+    pair: int = field(metadata=about("px", "lower pixel of the pair, from the trap's own"))
+    position: float = field(metadata=about("electrode", "place in the pixel, from the node"))
+
+    def electrons(self, step_us, tau_us, cycles: float, tau_c_us: float = 0.0):
+        """Electrons moved for a probability of capture of 1; broadcast over its arguments."""
+        t, tau = np.asarray(step_us, float), np.asarray(tau_us, float)
+        caught = 1.0 if tau_c_us <= 0 else -np.expm1(-self.hold * t / tau_c_us)
+        return cycles * caught * (np.exp(-self.begin * t / tau) - np.exp(-self.end * t / tau))
+
+
+def tau_grid(low_us: float, high_us: float, number: int) -> np.ndarray:
+    return np.exp(np.linspace(math.log(low_us), math.log(high_us), number))
+
+
+# ---- dipole images ------------------------------------------------------------------------------------------
+def half_differences(image: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
+    """Half the difference of each pixel and the next one away from the node, in steps of `STEP` ADU, int16.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (rows, columns)
+        ADU, canonical; pumping is along the rows (axis 0).
+    mask : ndarray of bool, optional
+        True where a pixel is left out: its pairs become 0.
+
+    Returns
+    -------
+    ndarray of int16, shape (rows - 1, columns)
+        Medians of rows and columns taken off (offsets of rows, gradients).
+    """
+    half = image[:-1] - image[1:]
+    half *= np.float32(0.5 / STEP)
+    if half.shape[1] >= 64:
+        half -= np.median(half[:, :: max(1, half.shape[1] // 128)], axis=1)[:, None]
+    if half.shape[0] >= 64:
+        half -= np.median(half[:: max(1, half.shape[0] // 128)], axis=0)[None, :]
+    np.rint(half, out=half)
+    np.clip(half, -_LARGEST, _LARGEST, out=half)
+    out = half.astype(np.int16)
+    if mask is not None:
+        out[mask[:-1] | mask[1:]] = 0
+    return out
+
+
+def noise_of(half: np.ndarray) -> float:
+    """Robust noise of half-differences (the error of one amplitude), ADU."""
+    sample = half.ravel()[:: max(1, half.size // 200_000)].astype(np.float32)
+    sample = sample[sample != 0] if np.count_nonzero(sample) > 100 else sample
+    if sample.size < 8:
+        return NAN
+    return max(1.4826 * STEP * float(np.median(np.abs(sample - np.median(sample)))), 0.5 * STEP)
+
+
+def column_noise(stack: Sequence[np.ndarray], noise: Sequence[float]) -> np.ndarray:
+    """Noise of each column over that of its frame, from all frames of the stack; 1 where it is the common one."""
+    total = np.zeros(stack[0].shape[1])
+    for half, sigma in zip(stack, noise, strict=True):
+        rows = half[:: max(1, half.shape[0] // 256)].astype(np.float32) * np.float32(STEP / sigma)
+        total += np.square(np.clip(rows, -4, 4)).mean(axis=0)
+    ratio = np.sqrt(total / len(stack))
+    middle = float(np.median(ratio[ratio > 0])) if (ratio > 0).any() else 1.0
+    return np.where(ratio > 0, ratio / middle, 1.0)
+
+
+# ---- detection ---------------------------------------------------------------------------------------------
+def whitening(noise: np.ndarray, common: float = 0.0) -> np.ndarray:
+    """Matrix that makes amplitudes of one pair, shape (times,), independent with unit variance.
+
+    Variances are ``noise**2``, with an error `common` to all times (that of a reference frame).
+    """
+    covariance = np.diag(np.square(noise)) + common**2
+    return np.linalg.inv(np.linalg.cholesky(covariance))
+
+
+def templates(response: Response, steps_us, cycles: float, white: np.ndarray, taus: np.ndarray, tau_c_us=0.0):
+    """Unit vectors of whitened amplitudes, shape (taus, times); those without any response left out."""
+    shapes = response.electrons(np.asarray(steps_us)[None, :], taus[:, None], cycles, tau_c_us) @ white.T
+    norm = np.sqrt(np.square(shapes).sum(axis=1))
+    keep = norm > 1e-3 * norm.max()
+    return shapes[keep] / norm[keep, None]
+
+
+def significance(stack: Sequence[np.ndarray], white, shapes: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Joint significance of a dipole at every pair: the largest (signed) over the templates.
+
+    Parameters
+    ----------
+    stack : sequence of ndarray of int16, shape (pairs, columns)
+        Half-differences of one mode, a frame per time.
+    white, shapes
+        Of `whitening` and `templates`.
+    scale : ndarray, shape (columns,)
+        Noise of a column over the common one.
+
+    Returns
+    -------
+    ndarray of float32, shape (pairs, columns)
+    """
+    rows, columns = stack[0].shape
+    out = np.empty((rows, columns), np.float32)
+    weights = np.ascontiguousarray((shapes @ white) * STEP, dtype=np.float32)
+    inverse = (1.0 / scale).astype(np.float32)
+    for first in range(0, rows, _BLOCK):
+        last = min(first + _BLOCK, rows)
+        block = np.stack([half[first:last].ravel() for half in stack]).astype(np.float32)
+        found = weights @ block
+        high, low = found.max(axis=0), found.min(axis=0)
+        best = np.where(high >= -low, high, low).reshape(last - first, columns)
+        np.multiply(best, inverse[None, :], out=out[first:last])
+    return out
+
+
+def detection_cut(pairs: int, false: float = 0.5, trials: float = 8.0) -> float:
+    """Significance above which noise gives `false` dipoles in `pairs` pairs; `trials` templates count as different."""
+    from scipy.special import ndtri
+
+    return float(-ndtri(min(0.25, false / (max(pairs, 1) * trials))))
+
+
+@dataclass(frozen=True, eq=False)
+class Dipoles:
+    """Dipoles of one quadrant and mode. `row` and `column` are the pixel of the pair nearer the node."""
+
+    row: np.ndarray = field(metadata=about("px", "along the direction of pumping"))
+    column: np.ndarray = field(metadata=about("px", "across"))
+    significance: np.ndarray = field(metadata=about("sigma", "joint over all times, signed"))
+    amplitude: np.ndarray = field(metadata=about("ADU", "shape (dipoles, times), forced at every time"))
+    err: np.ndarray = field(metadata=about("ADU", "standard errors, as amplitude"))
+    blended: np.ndarray = field(metadata=about("1", "neighbouring dipoles were solved together"))
+
+
+def find_dipoles(stack, white, shapes, noise, scale, sharp: np.ndarray, cut: float, valid=None) -> Dipoles:
+    """Dipoles above `cut`, side lobes of stronger ones taken off, amplitudes of neighbours solved together.
+
+    A dipole at pair p also shows in the pairs p - 1 and p + 1, with half its amplitude and the other sign.
+
+    Parameters
+    ----------
+    sharp : ndarray
+        Of `significance`.
+    noise : ndarray, shape (times,)
+        Error of an amplitude, ADU.
+    valid : ndarray of bool, optional
+        Pairs that may hold a dipole.
+    """
+    where = np.abs(sharp) > cut
+    if valid is not None:
+        where &= valid
+    row, column = np.nonzero(where)
+    values = (
+        np.stack([half[row, column] for half in stack], axis=1).astype(float) * STEP
+        if row.size
+        else np.zeros((0, len(stack)))
+    )
+    raw = values.copy()
+    weights = shapes @ white
+    level = sharp[row, column].astype(float)
+    order = {(int(r), int(c)): k for k, (r, c) in enumerate(zip(row, column, strict=True))}
+    before = np.array([order.get((int(r) - 1, int(c)), -1) for r, c in zip(row, column, strict=True)], int)
+    after = np.array([order.get((int(r) + 1, int(c)), -1) for r, c in zip(row, column, strict=True)], int)
+    state = np.zeros(row.size, int)  # 0 waiting, 1 accepted, -1 dropped
+    for _ in range(6):
+        waiting = state == 0
+        if not waiting.any():
+            break
+        strength = np.where(waiting, np.abs(level), -1.0)
+        left = np.where(before >= 0, strength[before], -1.0)
+        right = np.where(after >= 0, strength[after], -1.0)
+        chosen = waiting & (strength >= left) & (strength > right)
+        state[chosen] = 1
+        for link in (before, after):
+            here = np.flatnonzero(chosen & (link >= 0))
+            there = link[here]
+            open_ = state[there] == 0
+            # The accepted dipole put -A/2 into this pair.
+            np.add.at(values, there[open_], 0.5 * values[here[open_]])
+        waiting = state == 0
+        if waiting.any():
+            found = (values[waiting] @ weights.T) / scale[column[waiting], None]
+            pick = np.abs(found).argmax(axis=1)
+            level[waiting] = found[np.arange(pick.size), pick]
+            state[np.flatnonzero(waiting)[np.abs(level[waiting]) <= cut]] = -1
+    keep = state == 1
+    index = np.full(row.size + 1, -1)
+    index[:-1][keep] = np.arange(keep.sum())
+    left, right = index[before[keep]], index[after[keep]]
+    amplitude = raw[keep]
+    own = amplitude.copy()
+    for _ in range(40):
+        update = own.copy()
+        update[left >= 0] += 0.5 * amplitude[left[left >= 0]]
+        update[right >= 0] += 0.5 * amplitude[right[right >= 0]]
+        if np.array_equal(update, amplitude):
+            break
+        amplitude = update
+    neighbours = (left >= 0).astype(int) + (right >= 0).astype(int)
+    growth = np.sqrt(np.array([1.0, 4.0 / 3.0, 2.0]))[neighbours]
+    err = np.asarray(noise)[None, :] * (scale[column[keep]] * growth)[:, None]
+    return Dipoles(row[keep], column[keep], level[keep], amplitude, err, neighbours > 0)
+
+
+def add_fakes(
+    rng, stack, response, steps_us, cycles, gain: float, number: int, tau_range, pc_range, tau_c_us=0.0
+):
+    """Half-differences of fake dipoles put on the data at random pairs: (row, column, values, truth).
+
+    Returns the sums of data and fake at the pair itself, shape (number, times), ADU, with tau, Pc, and the
+    amplitudes put in (ADU).
+    """
+    rows, columns = stack[0].shape
+    row, column = rng.integers(0, rows, number), rng.integers(0, columns, number)
+    tau = np.exp(rng.uniform(math.log(tau_range[0]), math.log(tau_range[1]), number))
+    pc = rng.uniform(*pc_range, number)
+    mean = response.electrons(np.asarray(steps_us)[None, :], tau[:, None], cycles, tau_c_us) * pc[:, None]
+    drawn = rng.binomial(int(cycles), np.clip(mean / cycles, 0, 1))
+    data = np.stack([half[row, column] for half in stack], axis=1).astype(float) * STEP
+    return row, column, data + response.sign * drawn / gain, tau, pc, mean / gain
+
+
+# ---- fits --------------------------------------------------------------------------------------------------
+@dataclass(frozen=True, eq=False)
+class TrapFit:
+    """Emission time and probability of capture of many traps; arrays over traps."""
+
+    tau: np.ndarray = field(metadata=about("us", "emission time"))
+    tau_err: np.ndarray = field(metadata=about("us", "half the interval in which chi2 rises by 1"))
+    tau_low: np.ndarray = field(metadata=about("us", "5 % end of the one-sided interval"))
+    tau_high: np.ndarray = field(metadata=about("us", "95 % end"))
+    pc: np.ndarray = field(metadata=about("1", "probability of capture, 0 to 1"))
+    pc_err: np.ndarray = field(metadata=about("1", "standard error"))
+    multiplicity: np.ndarray = field(metadata=about("1", "traps needed to move so much charge"))
+    chi2: np.ndarray = field(metadata=about("1", "of the times about the model"))
+    dof: int = field(metadata=about("1", "degrees of freedom"))
+    hypothesis: np.ndarray = field(metadata=about("1", "which of the responses fits best"))
+    status: np.ndarray = field(metadata=about("", "ok, lower, upper, multiple, poor"))
+
+
+def fit_traps(
+    amplitude: np.ndarray,
+    err: np.ndarray,
+    steps_us: np.ndarray,
+    responses: Sequence[Sequence[Response]],
+    cycles: float,
+    tau_c_us: float = 0.0,
+    tau_range: tuple[float, float] = (5.0, 2e5),
+    common: np.ndarray | float = 0.0,
+    poor: float = 4.0,
+) -> TrapFit:
+    """Bounded fit of tau and Pc, all traps at once, from every start on a grid of tau.
+
+    The amplitude is linear in Pc: for each tau of a fine grid the best Pc is known, so the grid visits all minima;
+    the lowest is refined. Nothing starts at a guess, so nothing can stay at one.
+
+    Parameters
+    ----------
+    amplitude, err : ndarray, shape (traps, times)
+        Electrons moved and standard errors (read and injection noise); that of the pumping is added.
+    steps_us : ndarray, shape (times,)
+        Length of a step of each time.
+    responses : sequence of sequence of Response
+        Hypotheses; each gives the response at every time (modes may differ between times).
+    cycles : float
+        N.
+    common : ndarray, shape (traps,), or float
+        Error common to all times (of a reference).
+    poor : float
+        chi2/dof above which a fit is ``poor``.
+    """
+    traps, times = amplitude.shape
+    if traps == 0:
+        empty = np.empty(0)
+        return TrapFit(*([empty] * 8), times - 2, np.empty(0, int), np.empty(0, "U8"))
+    grid = tau_grid(*tau_range, 240)
+    # Binomial noise of the pumping itself, from the amplitude measured.
+    moved = np.clip(np.abs(amplitude), 0, cycles)
+    variance = np.square(err) + moved * (1 - moved / cycles)
+    common = np.broadcast_to(np.asarray(common, float), (traps,))
+    best = None
+    for number, hypothesis in enumerate(responses):
+        signs = np.array([r.sign for r in hypothesis], float)
+        values = amplitude * signs
+
+        def shapes(tau, hypothesis=hypothesis):
+            return np.stack(
+                [r.electrons(t, tau, cycles, tau_c_us) for r, t in zip(hypothesis, steps_us, strict=True)],
+                axis=-1,
+            )
+
+        chi2, pc = _profile(values, variance, common, signs, shapes(grid)[None, :, :])
+        found = _refine(values, variance, common, signs, shapes, grid, chi2)
+        found = (*found, chi2, np.full(traps, number))
+        if best is None:
+            best = found
+        else:
+            better = found[1] < best[1]
+            best = tuple(
+                np.where(better if a.ndim == 1 else better[:, None], b, a)
+                for a, b in zip(best, found, strict=True)
+            )
+    log_tau, lowest, free, free_err, chi2, number = best
+    log_grid = np.log(grid)
+    many = np.maximum(1, np.ceil(np.where(free - 2 * free_err > 1, free, 1.0))).astype(int)
+    rise = chi2 - lowest[:, None]
+    left, right = _interval(log_grid, rise, log_tau, 1.0)
+    low95, high95 = _interval(log_grid, rise, log_tau, 2.71)
+    err_log = 0.5 * (right - left)
+    dof = times - 2
+    status = np.full(traps, "ok", dtype="U8")
+    status[lowest > poor * max(dof, 1)] = "poor"
+    status[many > 1] = "multiple"
+    edge = 0.5 * (log_grid[1] - log_grid[0])
+    status[low95 <= log_grid[0] + edge] = "upper"
+    status[high95 >= log_grid[-1] - edge] = "lower"
+    tau = np.exp(log_tau)
+    pc = np.clip(free / many, 0.0, 1.0)
+    return TrapFit(
+        tau,
+        tau * err_log,
+        np.exp(low95),
+        np.exp(high95),
+        pc,
+        free_err / many,
+        many,
+        lowest,
+        dof,
+        number,
+        status,
+    )
+
+
+def _sums(values, variance, common, signs, shape):
+    """Sums of squares weighted with the inverse covariance ``diag(variance) + common^2 s s'`` (Sherman-Morrison)."""
+    weight = 1 / variance[:, None, :]
+    ones = signs[None, None, :]
+    bend = np.square(common)[:, None]
+    aa = (np.square(values[:, None, :]) * weight).sum(-1)
+    ag = (values[:, None, :] * shape * weight).sum(-1)
+    gg = (np.square(shape) * weight).sum(-1)
+    a1 = (values[:, None, :] * ones * weight).sum(-1)
+    g1 = (shape * ones * weight).sum(-1)
+    one = weight.sum(-1)
+    factor = bend / (1 + bend * one)
+    return aa - factor * a1**2, ag - factor * a1 * g1, gg - factor * g1**2
+
+
+def _profile(values, variance, common, signs, shape, most: float = 4.0):
+    """(chi2, Pc) at every tau of the grid, shape (traps, taus); Pc between 0 and `most`."""
+    chi2 = np.empty((values.shape[0], shape.shape[1]))
+    pc = np.empty_like(chi2)
+    for first in range(0, values.shape[0], 512):
+        part = slice(first, first + 512)
+        aa, ag, gg = _sums(values[part], variance[part], common[part], signs, shape)
+        best = np.clip(ag / np.maximum(gg, 1e-30), 0.0, most)
+        # One trap moves at most one electron a cycle: more is allowed only where a single trap cannot do it.
+        one = np.minimum(best, 1.0)
+        chi_one = aa - 2 * one * ag + one**2 * gg
+        chi_free = aa - 2 * best * ag + best**2 * gg
+        several = chi_one.min(axis=1) > chi_free.min(axis=1) + 9.0
+        chi2[part] = np.where(several[:, None], chi_free, chi_one)
+        pc[part] = np.where(several[:, None], best, one)
+    return chi2, pc
+
+
+def _refine(values, variance, common, signs, shapes, grid, chi2):
+    """(log tau, chi2, Pc, error of Pc) at the minimum, by two finer grids about the lowest point."""
+    log_grid = np.log(grid)
+    centre = log_grid[chi2.argmin(axis=1)]
+    half = log_grid[1] - log_grid[0]
+    several = None
+    for _ in range(3):
+        local = np.clip(centre[:, None] + half * np.linspace(-1, 1, 21)[None, :], log_grid[0], log_grid[-1])
+        shape = shapes(np.exp(local))
+        aa, ag, gg = _sums(values, variance, common, signs, shape)
+        best = np.clip(ag / np.maximum(gg, 1e-30), 0.0, 4.0)
+        one = np.minimum(best, 1.0)
+        chi_one, chi_free = aa - 2 * one * ag + one**2 * gg, aa - 2 * best * ag + best**2 * gg
+        several = chi_one.min(axis=1) > chi_free.min(axis=1) + 9.0
+        value = np.where(several[:, None], chi_free, chi_one)
+        at = value.argmin(axis=1)
+        rows = np.arange(at.size)
+        centre, lowest = local[rows, at], value[rows, at]
+        pc = np.where(several, best[rows, at], one[rows, at])
+        half *= 0.12
+    # Error of Pc from the curvature in both parameters.
+    step = 1e-3
+    shape = shapes(np.exp(centre[:, None]))
+    slope = (shapes(np.exp(centre[:, None] + step)) - shape) / step * pc[:, None, None]
+    _, _, gg = _sums(values, variance, common, signs, shape)
+    _, gs, ss = _sums(shape[:, 0, :], variance, common, signs, slope)
+    gg, gs, ss = gg[:, 0], gs[:, 0], ss[:, 0]
+    det = gg * ss - gs**2
+    pc_err = np.sqrt(np.where(det > 1e-12 * gg * ss, ss / np.maximum(det, 1e-300), 1.0))
+    return centre, lowest, pc, np.minimum(pc_err, 4.0)
+
+
+def _interval(log_grid, rise, centre, height: float):
+    """Where the profile rises by `height` on both sides of its minimum, interpolated; the grid's ends if nowhere."""
+    index = np.arange(log_grid.size)[None, :]
+    at = np.searchsorted(log_grid, centre)
+    above = rise >= height
+    rows = np.arange(rise.shape[0])
+    right = np.where(above & (index >= at[:, None]), index, log_grid.size).min(axis=1)
+    left = np.where(above & (index < at[:, None]), index, -1).max(axis=1)
+
+    def cross(outer, inner, missing):
+        outer_in = np.clip(outer, 0, log_grid.size - 1)
+        inner_in = np.clip(inner, 0, log_grid.size - 1)
+        # Between the minimum and the first point above, the rise is taken as quadratic.
+        x0 = np.where(
+            np.abs(log_grid[inner_in] - centre) < np.abs(log_grid[outer_in] - centre),
+            log_grid[inner_in],
+            centre,
+        )
+        y0 = np.where(x0 == centre, 0.0, np.clip(rise[rows, inner_in], 0.0, height))
+        y1 = rise[rows, outer_in]
+        s0, s1, s = np.sqrt(y0), np.sqrt(np.maximum(y1, 1e-12)), math.sqrt(height)
+        x = x0 + (log_grid[outer_in] - x0) * np.clip((s - s0) / np.maximum(s1 - s0, 1e-12), 0, 1)
+        return np.where(missing, log_grid[outer_in], x)
+
+    return cross(left, left + 1, left < 0), cross(right, right - 1, right >= log_grid.size)
+
+
+# ---- species -----------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Species:
+    """A cluster of traps in log tau."""
+
+    tau: float = field(metadata=about("us", "weighted mean, in the logarithm"))
+    tau_err: float = field(metadata=about("us", "standard error"))
+    width: float = field(metadata=about("dex", "rms of log10 tau beyond the errors"))
+    share: float = field(metadata=about("1", "of the traps"))
+    share_err: float = field(metadata=about("1", "standard error"))
+    n: float = field(metadata=about("1", "traps that belong to it, sum of probabilities"))
+
+
+def find_species(
+    tau: np.ndarray, tau_err: np.ndarray, most: int = 5, least_width: float = 0.02
+) -> list[Species]:
+    """Clusters of log tau: normal mixture with the errors of the traps, its number by the Bayesian criterion."""
+    good = np.isfinite(tau) & np.isfinite(tau_err) & (tau > 0) & (tau_err > 0)
+    x, e = np.log10(tau[good]), (tau_err[good] / tau[good]) / math.log(10)
+    if x.size < 5:
+        return []
+    best, best_score = None, math.inf
+    for number in range(1, min(most, x.size // 4) + 1):
+        found = _mixture(x, e, number, least_width)
+        score = -2 * found[3] + (3 * number - 1) * math.log(x.size)
+        if score < best_score - 1e-9:
+            best, best_score = found, score
+    mean, width, share, _, member = best
+    out = []
+    for k in np.argsort(mean):
+        weight = member[:, k] / (width[k] ** 2 + e**2)
+        mean_err = math.sqrt(float((np.square(member[:, k]) / (width[k] ** 2 + e**2)).sum())) / float(
+            weight.sum()
+        )
+        value = 10 ** mean[k]
+        out.append(
+            Species(
+                float(value),
+                float(value * math.log(10) * mean_err),
+                float(width[k]),
+                float(share[k]),
+                math.sqrt(max(share[k] * (1 - share[k]), 0.0) / x.size),
+                float(member[:, k].sum()),
+            )
+        )
+    return out
+
+
+def _mixture(x, e, number, least):
+    mean = np.quantile(x, (np.arange(number) + 0.5) / number)
+    width = np.full(number, max(0.3 * x.std() / number, 2 * least))
+    share = np.full(number, 1 / number)
+    before = -math.inf
+    for _ in range(300):
+        total = width[None, :] ** 2 + np.square(e)[:, None]
+        log = (
+            np.log(share)[None, :]
+            - 0.5 * np.log(2 * math.pi * total)
+            - 0.5 * np.square(x[:, None] - mean[None, :]) / total
+        )
+        top = log.max(axis=1, keepdims=True)
+        dense = np.exp(log - top)
+        likelihood = float((top[:, 0] + np.log(dense.sum(axis=1))).sum())
+        member = dense / dense.sum(axis=1, keepdims=True)
+        # True values of the traps, given the cluster: their scatter is that of the cluster.
+        pull = width[None, :] ** 2 / total
+        centre = mean[None, :] + pull * (x[:, None] - mean[None, :])
+        spread = pull * np.square(e)[:, None]
+        size = member.sum(axis=0) + 1e-9
+        mean = (member * centre).sum(axis=0) / size
+        width = np.sqrt((member * (np.square(centre - mean[None, :]) + spread)).sum(axis=0) / size)
+        width = np.maximum(width, least)
+        share = size / size.sum()
+        if abs(likelihood - before) < 1e-7 * abs(likelihood):
+            break
+        before = likelihood
+    return mean, width, share, likelihood, member
