@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from calcamp.campaign.common import RESET_DRAINS, reset_drain
-from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Subtask, Test, prep
+from pydantic import Field
+
+from calcamp.campaign.common import RESET_DRAINS, flat_light, reset_drain
+from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Options, Subtask, Test, prep
 
 #: Fluences, per cent of saturation.
 NL01_LEVELS = (0.5, 0.7, 1, 2, 3, 5, 10, 20, 30, 55, 70, 80, 85, 90, 95, 100, 110)
@@ -47,15 +49,35 @@ def ladder(common: dict, steady: int, parts, frames=4):
     return columns
 
 
-_NEEDS = (Need("mask"), Need("dq"), Need("bias"), Need("gain"), Need("shutter"))
+class CurveOptions(Options):
+    """Joint fit of non-linearity, lamp, shutter and background."""
+
+    track_degree: int = Field(2, ge=1, le=6, description="of the polynomial in time that follows the lamp")
+    lamp_floor: float = Field(
+        5e-5, gt=0, description="relative jitter of the lamp from exposure to exposure, at least"
+    )
+    shutter_error_s: float = Field(1e-3, gt=0, description="error of the shutter table, s")
+    use_shutter_table: bool = Field(
+        True, description="take the chamber's shutter table as a measurement of t0"
+    )
+
+
+_NEEDS = (Need("mask"), Need("dq"), Need("bias"), Need("gain"))
 _SUBTASKS = (
     HK,
     CHECK,
-    prep(offset="row", scan="pre", use_flat=False),
-    Subtask("extract", after=("check",), needs=_NEEDS, aliases=("extract_PTC",)),
+    prep(offset="smooth", scan="pre", use_flat=False),
+    Subtask("extract", after=("check",), needs=_NEEDS, aliases=("extract_PTC",), mem_mb=1200, runtime_min=20),
     # Lamp track and shutter offset are common to the three CCDs: one fit for the block.
-    Subtask("NL", scope="block", after=("check", "extract"), needs=_NEEDS),
-    Subtask("satCTE", after=("check", "extract"), needs=_NEEDS),
+    Subtask(
+        "NL",
+        scope="block",
+        after=("check", "extract"),
+        options=CurveOptions,
+        chamber_data=flat_light,
+        mem_mb=800,
+    ),
+    Subtask("satCTE", after=("check", "extract"), mem_mb=500),
 )
 _PURPOSE = (
     "Integral non-linearity of every quadrant, corrected for lamp drift and shutter; transfer near full well."
@@ -73,6 +95,7 @@ def _test(name: str, handle: str, columns, condition: str, wavelength: int | Non
         subtasks=_SUBTASKS,
         waived=(),
         wavelength=wavelength,
+        chamber_data=flat_light,
     )
 
 

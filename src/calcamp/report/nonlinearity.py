@@ -1,0 +1,218 @@
+"""Sections of NL01 and NL02: curves, residuals, lamp and shutter, charge transfer near the full well."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from calcamp.report import figures as fig
+from calcamp.report.base import ReportData, Section, Text, beam_values, plain_table
+from calcamp.report.bias import quadrant_entries
+from calcamp.report.lit import curves
+
+KILO = 1e-3
+
+
+def sections(data: ReportData) -> list[Section]:
+    """The family's sections, in order."""
+    return [
+        Section(
+            "Non-linearity",
+            [],
+            "nl",
+            [
+                Section("Curves", curve(data), "nl-curve"),
+                Section("Residuals after correction", residuals(data), "nl-residuals"),
+                Section("Lamp and shutter", lamp(data), "nl-lamp"),
+            ],
+        ),
+        Section("Transfer near the full well", saturation(data), "sat-cte"),
+    ]
+
+
+def curve(data: ReportData) -> list:
+    """Extremes and curves with their error bands."""
+    table, line, points = data.table("nl"), data.table("nl_curve"), data.table("nl_points")
+    if table is None or line is None:
+        return data.missing("nl", "nl_curve")
+    blocks: list = [
+        Text(
+            "Non-linearity is 100 (measured − linear)/linear. Linear means: in proportion to the light, with the gauge that 0 and 25 % of FDR "
+            "(16 384 ADU) are right. All channels, both filters, every exposure, the lamp's track and jitter, the shutter offset and the background are "
+            "fitted together. The extreme is taken from 1 % of FDR to the end of the valid range."
+        ),
+        beam_values(table, "nonlinearity_max", "Extreme of the non-linearity [%]"),
+        plain_table(
+            table,
+            caption="Non-linearity by quadrant: extreme and where, valid range, residuals, background, turn-off",
+        ),
+        data.figures.make(
+            "nl_curve",
+            "Non-linearity against measured signal (log): curve with its 1 σ band, and the exposures (measured over expected; the lamp's jitter, common to all, is taken off).",
+            lambda f: _curve_panels(f, line, points, True),
+            height=2.8,
+        ),
+        data.figures.make(
+            "nl_curve_linear",
+            "The same on a linear scale of signal.",
+            lambda f: _curve_panels(f, line, points, False),
+            height=2.8,
+        ),
+    ]
+    return blocks
+
+
+def _curve_panels(figure, line, points, logarithmic: bool) -> None:
+    def draw(ax, part):
+        def scale(v):
+            return np.log10(v) if logarithmic else KILO * v
+
+        x, y, e = (part.floats(n) for n in ("signal", "nonlinearity", "nonlinearity_err"))
+        ax.axhline(0, color="#bbbbbb", linewidth=0.6, zorder=0)
+        if points is not None:
+            own = points.select(ccd=part["ccd"][0], quadrant=part["quadrant"][0])
+            keep = own.floats("exptime") > 0
+            # measured over expected is (1 + Z) times the residual
+            s, z = own.floats("signal")[keep], own.floats("deviation")[keep]
+            ax.plot(scale(s), z, ".", color=fig.COLOURS["orange"], markersize=2, markeredgewidth=0)
+        ax.fill_between(scale(x), y - e, y + e, color=fig.COLOURS["sky"], alpha=0.5, linewidth=0)
+        ax.plot(scale(x), y, color=fig.COLOURS["blue"], linewidth=0.8)
+        return [y[x > 500], (y - e)[x > 500], (y + e)[x > 500]]
+
+    label = "log₁₀ signal [ADU]" if logarithmic else "signal [kADU]"
+    curves(figure, line, draw, label, "non-linearity [%]", least=0.2)
+
+
+def residuals(data: ReportData) -> list:
+    """Residuals against signal and time."""
+    points = data.table("nl_points")
+    if points is None:
+        return data.missing("nl_points")
+
+    def draw(name, scale):
+        def panel(ax, part):
+            keep = (part.floats("exptime") > 0) & (part.floats("signal") > 300)
+            x, y = scale(part.floats(name)[keep]), part.floats("residual")[keep]
+            ax.axhline(0, color="#bbbbbb", linewidth=0.6, zorder=0)
+            ax.plot(x, y, ".", color=fig.COLOURS["blue"], markersize=2, markeredgewidth=0)
+            return [y]
+
+        return panel
+
+    return [
+        data.figures.make(
+            "nl_residual_signal",
+            "Signal after correction over the model, minus one, against signal: what the channels do not have in common.",
+            lambda f: curves(
+                f,
+                points,
+                draw("signal", np.log10),
+                "log₁₀ signal [ADU]",
+                "residual [%]",
+                robust=1,
+                least=0.01,
+            ),
+            height=2.6,
+        ),
+        data.figures.make(
+            "nl_residual_time",
+            "The same against time.",
+            lambda f: curves(
+                f,
+                points,
+                draw("time", lambda t: t / 60),
+                "minutes since the first frame",
+                "residual [%]",
+                robust=1,
+                least=0.01,
+            ),
+            height=2.6,
+        ),
+    ]
+
+
+def lamp(data: ReportData) -> list:
+    """Track, jitter, shutter offset."""
+    table, shutter = data.table("nl_lamp"), data.table("shutter")
+    if table is None:
+        return data.missing("nl_lamp")
+    blocks = []
+    if shutter is not None:
+        blocks.append(
+            plain_table(
+                shutter,
+                caption="Shutter offset (the chamber's table is one of its measurements), lamp and shutter jitter",
+            )
+        )
+    blocks.append(
+        data.figures.make(
+            "nl_lamp",
+            "Lamp: slow track (line), stability exposures and levels with their jitter. Bars are not shown: the scatter is the jitter.",
+            lambda f: _draw_lamp(f, table),
+            height=2.2,
+        )
+    )
+    flux = data.table("nl_flux")
+    if flux is not None:
+        blocks.append(plain_table(flux, caption="Flux by quadrant and filter slot", limit=24))
+    return blocks
+
+
+def _draw_lamp(figure, table) -> None:
+    ax = figure.add_axes((0.1, 0.17, 0.88, 0.68))
+    fig.bare(ax, x=True, y=True)
+    time, level = table.floats("time") / 60, table.floats("level")
+    lamp_, track = 100 * (table.floats("lamp") - 1), 100 * (table.floats("track") - 1)
+    for keep, colour, marker in ((level == 0, "red", "s"), (level > 0, "blue", "o")):
+        ax.plot(time[keep], lamp_[keep], marker, color=fig.COLOURS[colour], markeredgewidth=0)
+    lit = np.isfinite(lamp_)
+    order = np.argsort(time[lit])
+    ax.plot(time[lit][order], track[lit][order], color="#333333", linewidth=0.8)
+    fig.axis_labels(figure, "minutes since the first frame", "lamp − mean [%]")
+    entries = {
+        "stability": {"color": fig.COLOURS["red"], "marker": "s", "linewidth": 0},
+        "levels": {"color": fig.COLOURS["blue"], "marker": "o", "linewidth": 0},
+        "track": {"color": "#333333"},
+    }
+    fig.legend(figure, entries)
+
+
+def saturation(data: ReportData) -> list:
+    """Parallel transfer inefficiency against signal."""
+    table, summary = data.table("sat_cte"), data.table("saturation")
+    if table is None or summary is None:
+        return data.missing("sat_cte", "saturation")
+    return [
+        Text(
+            "Charge found in the first parallel overscan rows, over the signal of the last image rows and the number of transfers. Near the full well it "
+            "rises; the turn-off is where the variance of pairs of levels no longer follows."
+        ),
+        plain_table(summary, caption="Parallel transfer and full well by quadrant"),
+        data.figures.make(
+            "nl_sat_cte",
+            "Inefficiency per parallel transfer against signal (log–log), by CCD and quadrant.",
+            lambda f: _draw_cte(f, table),
+            height=2.3,
+        ),
+    ]
+
+
+def _draw_cte(figure, table) -> None:
+    axes = fig.ccd_panels(figure)
+    for ccd, ax in axes.items():
+        for quadrant in ("E", "F", "G", "H"):
+            part = table.select(ccd=ccd, quadrant=quadrant)
+            x, y = part.floats("signal"), part.floats("cti")
+            keep = (y > 0) & (x > 0)
+            if keep.any():
+                order = np.argsort(x[keep])
+                ax.plot(
+                    np.log10(x[keep][order]),
+                    np.log10(y[keep][order]),
+                    color=fig.QUADRANT_COLOURS[quadrant],
+                    marker=fig.MARKERS[quadrant],
+                    linewidth=0.7,
+                    markeredgewidth=0,
+                )
+    fig.share_limits(axes)
+    fig.axis_labels(figure, "log₁₀ signal [ADU]", "log₁₀ CTI per transfer")
+    fig.legend(figure, quadrant_entries())
