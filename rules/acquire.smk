@@ -22,3 +22,10 @@ checkpoint acquire:
         look=lambda wc: P.look(wc.test),
     shell:
         "{PY}.acquire --plan {PLANS:q}/{wildcards.test}.json --look {params.look:q} --into {output.manifest:q} > {log:q} 2>&1"
+
+
+# Inputs and folders only: snakemake -c2 --configfile SESSION.yaml ingest
+rule ingest:
+    input:
+        expand("<results>/{test}/manifest.json", test=P.tests),
+    localrule: True

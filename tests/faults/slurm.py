@@ -13,6 +13,7 @@ from pathlib import Path
 PROGRAMS = ("slurmctld", "slurmd", "munged", "mungekey", "sinfo", "sbatch")
 CONF = Path("/etc/slurm/slurm.conf")  # job steps that Snakemake starts look nowhere else
 
+MARK = "# made by a test of calcamp"
 TEXT = """\
 ClusterName=calcamp
 SlurmctldHost=localhost
@@ -51,9 +52,21 @@ def why_not() -> str:
         return f"not installed: {', '.join(missing)} (Debian: slurm-wlm munge)"
     if os.getuid():
         return "needs root"
-    if CONF.exists():
+    if CONF.exists() and not _left_over():
         return f"{CONF} is there: the machine has a Slurm of its own"
     return ""
+
+
+def _left_over() -> bool:
+    """Whether the file is of a test that was killed, and its daemons are gone."""
+    text = CONF.read_text(errors="replace")
+    if MARK not in text:
+        return False
+    pid = re.search(r"SlurmctldPidFile=(\S+)", text)
+    try:
+        return not Path(f"/proc/{int(Path(pid[1]).read_text())}").exists()
+    except (OSError, ValueError, TypeError):
+        return True
 
 
 class Slurm:
@@ -71,7 +84,7 @@ class Slurm:
         cpus, memory = re.search(r"CPUs=(\d+)", shown), re.search(r"RealMemory=(\d+)", shown)
         CONF.parent.mkdir(parents=True, exist_ok=True)
         text = TEXT.format(d=d, cpus=cpus[1] if cpus else 1, memory=memory[1] if memory else 1000)
-        CONF.write_text(text)
+        CONF.write_text(f"{MARK}\n{text}")
         try:
             self._start()
         except BaseException:
