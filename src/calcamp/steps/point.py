@@ -29,7 +29,7 @@ def centre_of(detector) -> tuple[float, float]:
     return (columns - 1) / 2, (rows - 1) / 2
 
 
-def on_silicon(detector, positions, margin: float = 3.0):
+def on_silicon(detector, positions, margin: float = 5.0):
     """Which silicon positions (n, 2) are on image pixels, `margin` px from every edge."""
     x, y = positions[:, 0], positions[:, 1]
     rows, columns = detector.phys_shape
@@ -123,7 +123,7 @@ def _candidates(ctx: runner.Context) -> list[runner.Exposure]:
             e.obsid,
         )
 
-    return sorted(seen, key=order)[:4]
+    return sorted(seen, key=order)[:3]
 
 
 def lock(ctx: runner.Context) -> None:
@@ -181,7 +181,8 @@ def _lock_on(ctx: runner.Context, pattern: dict, bad) -> dict | None:
         )
         if best is None or (made.ok, made.matched) > (best["lock"].ok, best["lock"].matched):
             best = {"obsid": exposure.obsid, "lock": made, "sources": sources}
-        if best["lock"].ok:
+        # A star that a cosmic ray hides in one frame is there in the next.
+        if best["lock"].ok and best["lock"].missing == 0:
             break
     if best is None:
         ctx.flag("STARS_MISSING", "no frame to lock on can be read")
