@@ -10,6 +10,7 @@ from calcamp.detector.arrays import canonical
 from calcamp.simulate.chain import Plugin, State
 from calcamp.simulate.optics import SIGMA_PER_FWHM, SIZE, bleed, central_share, collect, spot_image
 
+LONG_S = 100.0
 SPOTS = ("A", "B", "C", "D", "E")
 #: Peak of a spot that is exposed for the chamber's saturation time, ADU at nominal gain.
 EFFECTIVE_SATURATION = 55_000.0
@@ -102,7 +103,8 @@ class Spots(Plugin):
     def active(self, exposure):
         keys = exposure.keys
         lit = int(keys.get("shuttr", 0)) and exposure.exptime > 0 and keys.get("source") == "point"
-        return bool(lit) and exposure.reads_charge
+        # Long exposures saturate far out of focus: plug-in saturating_spots.
+        return bool(lit) and exposure.reads_charge and exposure.exptime < LONG_S
 
     def apply(self, state: State):
         truth = state.truth[self.name]
