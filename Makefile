@@ -29,6 +29,7 @@ test-full: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python -m benchmarks.workflow
 
 lint: $(READY)
 	$(BIN)/ruff check src tests benchmarks examples

@@ -1,7 +1,8 @@
 """``make demo``: the practical case of block NOSTROMO, from simulated raw frames to PDF reports.
 
-Makes the workspace ``demo/`` with mini CCDs (a quarter of the rows and columns, full scans), plays the
-acquisition into it, previews and runs session D11, and compares what was measured with what the simulator put in.
+Makes the workspace ``demo/`` with mini CCDs (a quarter of the rows and columns, full scans), follows session
+D00 while it is played, makes the data of session D11, previews and runs it, and compares what was measured
+with what the simulator put in.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ def workspace() -> None:
     """A fresh workspace: the session of the cook-book, the block with mini CCDs, the workflow."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     (FOLDER / "config" / "blocks").mkdir(parents=True)
-    shutil.copy(ROOT / "examples" / "nostromo" / "D11.yaml", FOLDER / "D11.yaml")
+    for name in ("D00.yaml", "D11.yaml"):
+        shutil.copy(ROOT / "examples" / "nostromo" / name, FOLDER / name)
     text = (ROOT / "config" / "blocks" / "NOSTROMO.yaml").read_text()
     kept = [line for line in text.splitlines() if not line.startswith("detector:")]
     (FOLDER / "config" / "blocks" / "NOSTROMO.yaml").write_text(
@@ -110,25 +112,55 @@ def run_session() -> None:
     call("snakemake", "-c2", "--quiet", "rules", "host", "--configfile", "D11.yaml")
 
 
+def follow_session() -> None:
+    """Session D00 in wait mode, while its acquisition is played; says when the first report was there."""
+    call(
+        "calcamp", "simulate", "D00.yaml", "--into", "atCALDATA/made", "--first-obsid", "17253", "--jobs", "2"
+    )
+    command = ["calcamp", "run", "D00.yaml", "-c2", "--quiet", "all"]
+    print("$ " + " ".join(command) + " &", flush=True)
+    run = subprocess.Popen([Path(sys.executable).parent / command[0], *command[1:]], cwd=FOLDER)
+    results = FOLDER / "results_atCALDATA" / "D00"
+    try:
+        while not (results / "BIAS02" / "waiting.json").is_file() and run.poll() is None:
+            time.sleep(0.1)
+        call(
+            *("calcamp", "simulate", "D00.yaml", "--live", "--speed", "60"),
+            *("--from", "atCALDATA/made/11_Mar_19", "--into", "atCALDATA/data"),
+        )
+        call("calcamp", "status", "D00.yaml")
+        if run.wait(600):
+            raise SystemExit("session D00 failed")
+    finally:
+        run.terminate()
+    last = max(p.stat().st_mtime for p in (FOLDER / "atCALDATA" / "data" / "11_Mar_19").glob("*.fits"))
+    report = (results / "BIAS01" / "BIAS01_report.pdf").stat().st_mtime
+    when = "before" if report < last else "after"
+    print(f"The report of BIAS01 was there {abs(last - report):.1f} s {when} the last exposure of BIAS02.")
+    call("calcamp", "status", "D00.yaml")
+
+
 def main() -> None:
     started = time.monotonic()
     say("1. A workspace for block NOSTROMO: session D11 of the cook-book's practical case, mini CCDs")
     workspace()
-    say("2. The acquisition, simulated")
+    say("2. Session D00 in wait mode: reports come while the acquisition is played, 60 times as fast as real")
+    follow_session()
+    say("3. The acquisition of session D11, simulated")
     call("calcamp", "simulate", "D11.yaml", "--into", "atCALDATA/data", "--seed", "14", "--jobs", "2")
-    say("3. What would run")
+    say("4. What would run")
     call("calcamp", "validate", "D11.yaml")
     call("snakemake", "-n", "--quiet", "rules", "progress", "host", "--configfile", "D11.yaml")
-    say("4. Session D11 in aim mode")
+    say("5. Session D11 in aim mode")
     run_session()
     call("calcamp", "status", "D11.yaml")
     say(
-        "5. The master bias of BIAS01 becomes the block's; only DARK01 is done again, now free of the offset structure"
+        "6. The master bias of BIAS01 becomes the block's; only DARK01 is done again, now free of the offset structure"
     )
     call("calcamp", "products", "promote", "results_atCALDATA/D11/BIAS01", "--kind", "bias")
     run_session()
     call("calcamp", "verify", "results_atCALDATA/D11")
-    say("6. Truth and measurement, 12 channels")
+    say("7. Truth and measurement, 12 channels")
     truth = json.loads((FOLDER / "atCALDATA" / "data_truth" / "D11_truth.json").read_text())
     show(truth)
     say(f"Done in {time.monotonic() - started:.0f} s. The reports:")

@@ -40,6 +40,7 @@ def session(root, names=("BIAS01", "DARK01")):
                         "quadrant": q,
                         "region": "img",
                         "value": v,
+                        "err": 0.1,
                         "unit": "ADU",
                     }
                     for c, q, v in ((1, "E", 1.0), (1, "F", 2.0), (2, "E", None))
@@ -79,7 +80,8 @@ def test_one_file_with_everything(tmp_path):
     assert "&lt;script&gt;" in text
     assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
     assert re.search(
-        r"read_noise</td><td>region img</td><td class=\"number\">1.5</td><td class=\"number\">2<", text
+        r"read_noise</td><td>region img</td><td class=\"number\">1.5</td><td class=\"number\">0.1</td><td class=\"number\">2<",
+        text,
     )
     for word in ("BIAS01", "DARK01", "RON_OOL", "BIAS01_report.pdf"):
         assert word in text

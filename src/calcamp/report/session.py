@@ -6,6 +6,7 @@ Figures are inside the file; PDF reports are linked beside it, as they are too l
 from __future__ import annotations
 
 import base64
+import math
 from pathlib import Path
 
 from calcamp.data.files import read_json, write_atomic
@@ -64,8 +65,9 @@ def _test(root: Path, test: dict) -> dict:
 
 
 def _numbers(headline: list) -> list[dict]:
-    """Means over the channels of each quantity (and region, level, ...), as text."""
+    """Means over the channels of each quantity (and region, level, ...) with the error of a channel, as text."""
     groups: dict[tuple, list[float]] = {}
+    errors: dict[tuple, list[float]] = {}
     for item in map(as_dict, headline):
         of = ", ".join(
             f"{key} {value}"
@@ -76,6 +78,8 @@ def _numbers(headline: list) -> list[dict]:
         groups.setdefault(key, [])
         if is_number(item.get("value")):
             groups[key].append(item["value"])
+            if is_number(item.get("err")):
+                errors.setdefault(key, []).append(item["err"])
     return [
         {
             "quantity": quantity,
@@ -83,9 +87,14 @@ def _numbers(headline: list) -> list[dict]:
             "unit": unit,
             "channels": len(values),
             "value": f"{sum(values) / len(values):.5g}" if values else "not measured",
+            "error": _rms(errors.get((quantity, of, unit), [])),
         }
         for (quantity, of, unit), values in list(groups.items())[:60]
     ]
+
+
+def _rms(errors: list[float]) -> str:
+    return f"{math.sqrt(sum(e * e for e in errors) / len(errors)):.2g}" if errors else ""
 
 
 def _figures(folder: Path) -> list[Path]:
