@@ -10,7 +10,7 @@ _TEMPLATE = """{% extends "page.html.j2" %}
 {% block body %}
 <h1>{{ title }}</h1>
 {% for line in lead %}<p>{{ line }}</p>{% endfor %}
-<nav class="toc"><h2 style="margin-top:0">Contents</h2><ol>{% for s in sections %}<li><a href="#{{ s.key }}">{{ s.number }} {{ s.title }}</a></li>{% endfor %}</ol></nav>
+<nav class="toc" style="break-before: auto"><h2 style="margin-top:0">Contents</h2><ol>{% for s in sections %}<li><a href="#{{ s.key }}">{{ s.number }} {{ s.title }}</a></li>{% endfor %}</ol></nav>
 {% for s in sections %}<section class="chapter{{ ' breaks' if s.page_break }}"><h2 id="{{ s.key }}">{{ s.number }} {{ s.title }}</h2>
 {% for b in s.blocks %}{{ blocks.block(b, counters) }}{% endfor %}</section>
 {% endfor %}

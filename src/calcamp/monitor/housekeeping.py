@@ -82,7 +82,9 @@ class History:
             self._values = grown
         self._times[self.n : need] = times
         with np.errstate(over="ignore"):
-            self._values[self.n : need] = block
+            small = block.astype(np.float32)
+        small[~np.isfinite(small)] = np.nan
+        self._values[self.n : need] = small
         self.n = need
         return block
 

@@ -1,0 +1,332 @@
+"""House-keeping judged on disk, state kept over restarts, messages queued and sent."""
+
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.monitor.monitor_support import KEYS, LIMITS, Day, wait_for, webhook
+
+from calcamp.data.files import InputError
+from calcamp.monitor.housekeeping import Bounds, HouseKeepingWatch, QuickParser
+from calcamp.monitor.log import EventLog
+from calcamp.monitor.messages import compose
+from calcamp.monitor.send import Outbox
+from calcamp.monitor.settings import Channel, MonitorFile, Periods, Thresholds, load_channels
+from calcamp.monitor.watch import Monitor
+from calcamp.quality.hk import judge_value
+from calcamp.quality.limits import read_hk_limits
+
+FAST = MonitorFile(periods=Periods(house_keeping=0.2, log=0.2, images=0.2, results=0.3))
+BOUNDS = Bounds(list(KEYS), LIMITS)
+PLAIN = read_hk_limits(LIMITS)
+
+
+@given(
+    st.sampled_from(sorted(KEYS)),
+    st.one_of(
+        st.floats(-300, 20000), st.just(float("nan")), st.sampled_from([0.0, 12192.0, -133.0, 35.0, 31.6])
+    ),
+)
+@settings(max_examples=1000, deadline=None)
+def test_array_judging_equals_judge_value(key, value):
+    values = np.zeros((1, len(KEYS)))
+    values[0, KEYS.index(key)] = value
+    kind = ("ok", "below", "above", "differs", "not measured")[BOUNDS.judge(values)[0, KEYS.index(key)]]
+    assert kind == judge_value(key, value, None, PLAIN).safe
+
+
+def test_severities_are_those_of_the_limits():
+    for i, key in enumerate(KEYS):
+        assert list(BOUNDS.severity[i, 1:3]) == [LIMITS[key].severity_of(-1), LIMITS[key].severity_of(1)]
+    critical = [k for i, k in enumerate(KEYS) if BOUNDS.severity[i].any()]
+    assert len(critical) == 10
+    assert BOUNDS.severity[KEYS.index("CCD1_TEMP_T"), 1] == 2
+    assert BOUNDS.severity[KEYS.index("VID_PCB_TEMP_T"), 1] == 1
+
+
+LINES = st.lists(
+    st.one_of(
+        st.floats(allow_nan=True, allow_infinity=True).map(repr),
+        st.text(max_size=6).filter(lambda t: not any(c in t for c in "\t\n\r")),
+        st.sampled_from(["1_0", "0x10", "1e999", "-inf", "NaN", " 3 ", "", "٣"]),
+    ),
+    min_size=2,
+    max_size=2,
+)
+
+
+@given(LINES)
+@settings(max_examples=500, deadline=None)
+def test_quick_parser_reads_what_the_parser_reads(cells):
+    from calcamp.data.hk import HKParser
+
+    lines = ["TimeStamp\tA\tB", "\t".join(["12-03-19_07:00:00", *cells])]
+    found = [kind("HK_12-03-19_ROE1_01.txt").feed(lines) for kind in (HKParser, QuickParser)]
+    assert repr(found[0]) == repr(found[1])
+
+
+def test_growing_file_parts_bad_lines_and_a_half_line(tmp_path):
+    day = Day(tmp_path / "12_Mar_19")
+    day.hk(5)
+    watch = HouseKeepingWatch(day.folder)
+    assert len(watch.look().values) == 1, "without a state only the last row is judged"
+    day.hk(3)
+    path = day.hk_file.path
+    with open(path, "a") as stream:
+        stream.write("rubbish\t1\r\n12-03-19_07:")
+    fresh = watch.look()
+    assert (len(fresh.values), watch.history.n, watch.bad_lines) == (3, 8, 1)
+    second = HouseKeepingWatch(day.folder, judged={path.name: 6})
+    assert len(second.look().values) == 2, "rows that came while it was not running"
+    (day.folder / "HK_13-03-19_ROE1_01.txt").write_text(path.read_text().replace("12-03-19_", "13-03-19_"))
+    assert len(watch.look().values) == 8, "a part that appears is judged whole"
+
+
+def test_decimation_keeps_extremes(tmp_path):
+    day = Day(tmp_path / "12_Mar_19")
+    day.hk(900)
+    day.hk(1, FPGA_VCCD_V=77.0)
+    day.hk(900)
+    watch = HouseKeepingWatch(day.folder)
+    watch.look()
+    times, values = watch.history.decimated(["FPGA_VCCD_V"], None, None, 100)
+    assert len(times) <= 102
+    assert values.max() == 77.0
+    assert (np.diff(times) >= 0).all()
+
+
+def make(tmp_path, channels=(), clock=time.time, **options):
+    return Monitor(
+        tmp_path / "12_Mar_19",
+        FAST,
+        LIMITS,
+        list(channels),
+        state_dir=tmp_path / "state",
+        clock=clock,
+        **options,
+    )
+
+
+class Dead:
+    """A sender that never sends: what is queued stays on disk."""
+
+    def __init__(self, channel, *_):
+        self.channel = channel
+
+    def wake(self):
+        pass
+
+    def start(self):
+        pass
+
+    def stop(self):
+        pass
+
+    def state(self):
+        return {"name": self.channel.name, "failures": 0}
+
+
+EMAIL = Channel(name="mail", kind="email", url="json://127.0.0.1:9/")
+SMS = Channel(name="sms", kind="sms", url="json://127.0.0.1:9/")
+
+
+def test_alarm_and_message_are_on_disk_and_survive_a_kill(tmp_path):
+    day = Day(tmp_path / "12_Mar_19")
+    day.hk(3)
+    first = make(tmp_path, [EMAIL, SMS], make_sender=Dead)
+    first.look()
+    day.hk(1, CCD1_TEMP_T=-140.0, VID_PCB_TEMP_T=-11.0, FPGA_VCCD_V=31.0)
+    day.hk(1)
+    first.look()
+    state = json.loads((tmp_path / "state" / "monitor.state.json").read_text())
+    assert {k for k, a in state["alarms"].items() if a["raised"]} == {
+        "CCD1_TEMP_T",
+        "VID_PCB_TEMP_T",
+        "FPGA_VCCD_V",
+    }
+    assert [m["waiting"] for m in state["outbox"]["messages"]] == [["mail", "sms"]], (
+        "one message for the pass"
+    )
+    day.hk(2, CCD2_TEMP_B=36.0)  # while nobody looks
+    second = make(tmp_path, [EMAIL, SMS], make_sender=Dead)
+    second.look()
+    second.look()
+    assert second.alarms["CCD2_TEMP_B"].raised
+    assert second.alarms["CCD1_TEMP_T"].worst == -140.0
+    assert [m["keys"] for m in second.outbox.messages][1:] == [["CCD2_TEMP_B"]], "nothing twice"
+
+
+def test_82_keys_out_make_one_message(tmp_path):
+    day = Day(tmp_path / "12_Mar_19")
+    day.hk(2)
+    monitor = make(tmp_path, [EMAIL], make_sender=Dead)
+    monitor.look()
+    day.hk(1, **dict.fromkeys(KEYS, 1e6))
+    monitor.look()
+    assert sum(a.raised for a in monitor.alarms.values()) == len(KEYS)
+    assert len(monitor.outbox.messages) == 1
+    assert len(monitor.outbox.messages[0]["keys"]) == 10, "the critical ones"
+
+
+def test_house_keeping_that_stops_is_an_alarm_that_clears_no_other(tmp_path):
+    now = [time.time()]
+    day = Day(tmp_path / "12_Mar_19")
+    day.hk(3)
+    monitor = make(tmp_path, [SMS], lambda: now[0], make_sender=Dead)
+    monitor.look()
+    day.hk(1, CCD1_TEMP_T=40.0)
+    monitor.look()
+    now[0] += 60
+    monitor.look()
+    assert "HK_STOPPED" not in monitor.alarms
+    assert monitor.state()["hk"]["stale"]
+    now[0] += 100
+    monitor.look()
+    assert monitor.alarms["HK_STOPPED"].raised
+    assert monitor.alarms["CCD1_TEMP_T"].raised
+    assert "house-keeping has stopped" in monitor.outbox.messages[-1]["long"]
+    day.hk(1)
+    monitor.look()
+    assert not monitor.alarms["HK_STOPPED"].out
+    assert monitor.alarms["HK_STOPPED"].raised, "latched until a person lowers it"
+
+
+def test_acquisition_that_stops(tmp_path):
+    now = [time.time()]
+    day = Day(tmp_path / "12_Mar_19")
+    day.expose(17283, images=False)
+    monitor = make(tmp_path, [EMAIL], lambda: now[0], make_sender=Dead)
+    monitor.look()
+    now[0] += 1900
+    monitor.look()
+    assert monitor.alarms["ACQUISITION_STOPPED"].raised
+    assert monitor.outbox.messages[-1]["severity"] == 1
+
+
+def test_mute_holds_over_restart_and_ends(tmp_path):
+    now = [time.time()]
+    day = Day(tmp_path / "12_Mar_19")
+    day.hk(2)
+    monitor = make(tmp_path, [SMS], lambda: now[0], make_sender=Dead)
+    monitor.look()
+    assert monitor.command("mute", "CCD1_TEMP_T", "Ann", now[0] + 3600)
+    assert not monitor.command("mute", "NO_SUCH_KEY", "Ann")
+    day.hk(1, CCD1_TEMP_T=40.0)
+    monitor.look()
+    again = make(tmp_path, [SMS], lambda: now[0], make_sender=Dead)
+    again.look()
+    item = next(k for k in again.state()["keys"] if k["key"] == "CCD1_TEMP_T")
+    assert (item["state"], item["kind"], item["raised"]) == ("muted", "high", False)
+    assert again.outbox.messages == []
+    now[0] += 3700
+    again.look()
+    assert again.alarms["CCD1_TEMP_T"].raised
+    assert len([m for m in again.outbox.messages if "CCD1_TEMP_T" in m["keys"]]) == 1
+
+
+def test_warning_reaches_a_server_and_waits_for_a_dead_one(tmp_path):
+    day = Day(tmp_path / "12_Mar_19")
+    day.hk(2)
+    with webhook() as (port, got):
+        channels = [
+            Channel(name="chat", kind="chat", url=f"json://127.0.0.1:{port}/"),
+            Channel(name="sms", kind="sms", url=f"json://127.0.0.1:{port}/"),
+            Channel(name="dead", kind="email", url="json://127.0.0.1:9/"),
+        ]
+        log = EventLog(tmp_path / "m.log")
+        monitor = make(tmp_path, channels, log=log)
+        import threading
+
+        thread = threading.Thread(target=monitor.run)
+        thread.start()
+        try:
+            wait_for(lambda: monitor.hk.history.n == 2)
+            day.hk(1, CCD1_TEMP_T=-140.0)
+            wait_for(lambda: len(got) >= 2)
+            dead = next(s for s in monitor.senders if s.channel.name == "dead")
+            wait_for(lambda: dead.failures)
+            assert "the server did not take" in dead.last_error
+        finally:
+            monitor.stop()
+            thread.join(20)
+    texts = sorted(g["message"] for g in got)
+    assert any(t.startswith("HK OOL WARNING CCD1_TEMP_T") and "-133" in t for t in texts)
+    assert any("Last readings of CCD1_TEMP_T" in t for t in texts)
+    state = json.loads((tmp_path / "state" / "monitor.state.json").read_text())
+    assert [m["waiting"] for m in state["outbox"]["messages"]] == [["dead"]]
+    text = (tmp_path / "m.log").read_text()
+    assert "NOT sent by dead" in text
+    assert "sent by sms" in text
+    events = [json.loads(line) for line in (tmp_path / "m.log.jsonl").read_text().splitlines()]
+    assert any(e["event"] == "raised" and e["key"] == "CCD1_TEMP_T" and e["value"] == -140.0 for e in events)
+
+
+def test_limit_of_messages_an_hour_holds_back_and_merges():
+    box, now = Outbox(), 1000.0
+    message = {"severity": 2, "title": "w", "long": "w", "short": "w", "spoken": "w", "keys": []}
+    sent = []
+    for k in range(8):
+        box.add({**message, "title": f"w{k}"}, [EMAIL], now)
+        while found := box.next_for("mail", now, 4):
+            sent.append(found[1]["title"])
+            box.done("mail", found[0], now, 4, bool(found[1].get("limit")))
+        now += 1
+    assert sent == ["w0", "w1", "w2", "calcamp monitor: limit of 4 messages an hour reached"]
+    box = Outbox(json.loads(json.dumps(box.as_json())))
+    ids, merged = box.next_for("mail", now + 3600, 4)
+    assert len(ids) == 5
+    assert all(f"w{k}" in merged["long"] for k in range(3, 8))
+    box.done("mail", ids, now + 3600, 4)
+    assert box.next_for("mail", now + 3600, 4) is None
+
+
+def test_a_warning_goes_out_without_a_table():
+    from calcamp.monitor.alarms import Effect
+
+    text = compose([Effect("raised", "CCD1_TEMP_T", 2, "low", -140.0, -140.0, "-133 … 35")], "D11", 0.0)
+    assert "CCD1_TEMP_T" in text["title"]
+    assert "C C D 1 temperature is low" in text["spoken"]
+
+
+def test_channels_need_a_private_file_and_hide_their_secrets(tmp_path):
+    path = tmp_path / "warn.yaml"
+    path.write_text("channels:\n  - {name: m, kind: email, url: 'mailto://canary-secret:x@localhost'}\n")
+    os.chmod(path, 0o644)
+    with pytest.raises(InputError, match="chmod 600"):
+        load_channels(path)
+    os.chmod(path, 0o600)
+    channel = load_channels(path)[0]
+    assert channel.threshold == 1
+    from calcamp.monitor.send import make_target
+
+    bad = Channel(name="x", kind="sms", url="nothing://canary-secret")
+    with pytest.raises(InputError) as error:
+        make_target(bad)
+    assert "canary" not in str(error.value)
+
+
+def test_a_disk_that_fails_is_shown_and_stops_no_warning(tmp_path, monkeypatch):
+    import calcamp.monitor.watch as module
+
+    day = Day(tmp_path / "12_Mar_19")
+    day.hk(2)
+    monitor = make(tmp_path, [SMS], make_sender=Dead)
+    monitor.look()
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "write_json", full)
+    day.hk(1, CCD1_TEMP_T=40.0)
+    monitor.look()
+    assert len(monitor.outbox.messages) == 1
+    assert "No space left" in monitor.state()["faults"][0]
+
+
+def test_thresholds_are_checked():
+    with pytest.raises(ValueError, match="near"):
+        Thresholds(near=0.9)
