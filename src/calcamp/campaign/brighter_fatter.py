@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
-from calcamp.campaign.common import FLAT_WAVELENGTHS
-from calcamp.campaign.core import CHECK, HK, Family, Need, Subtask, Test, prep
-from calcamp.campaign.ptc import mot_ptc01_columns, ptc01_columns, ptc02_columns
+from pydantic import Field
 
-_NEEDS = (Need("mask"), Need("dq"), Need("bias"), Need("gain"), Need("linearity"))
-_PREP = prep(offset="row", scan="pre", use_flat=False)
+from calcamp.campaign.common import FLAT_WAVELENGTHS, flat_light
+from calcamp.campaign.core import CHECK, HK, Family, Options, Subtask, Test
+from calcamp.campaign.ptc import (
+    NEEDS,
+    PREP,
+    MetaOptions,
+    PairOptions,
+    mot_ptc01_columns,
+    ptc01_columns,
+    ptc02_columns,
+)
+
+
+class KernelOptions(MetaOptions):
+    """Covariance model and kernel."""
+
+    kernel_lags: int = Field(5, ge=3, le=8, description="lags of the kernel")
+
+
+class VerifyOptions(Options):
+    """Correction of flats and what is left of the covariances."""
+
+    pairs_per_level: int = Field(1, ge=1, description="pairs of each level that are corrected")
+    window: int = Field(1024, ge=128, description="px; the middle of the image area that is corrected")
+    passes: int = Field(3, ge=1, description="iterations of the correction")
+    use_linearity: bool = Field(
+        True, description="correct pixels by the linearity product, where one is named"
+    )
+
+
+_NEEDS = NEEDS
+_PREP = PREP
 _EXTRACT = (
-    Subtask("extract_COV", after=("check",), needs=_NEEDS),
-    Subtask("extract_BF", after=("check", "extract_COV"), needs=_NEEDS),
+    Subtask("extract_COV", after=("check",), options=PairOptions, needs=_NEEDS, mem_mb=1500, runtime_min=15),
+    # The kernel product holds the twelve channels: one process.
+    Subtask(
+        "extract_BF",
+        scope="block",
+        after=("check", "extract_COV"),
+        options=KernelOptions,
+        needs=_NEEDS,
+        mem_mb=800,
+    ),
 )
 
 
@@ -31,7 +67,9 @@ def _test(name: str, handle: str, columns, surrogate: str, wavelength: int) -> T
             Subtask(
                 "meta",
                 after=("check", "extract_COV", "extract_BF"),
+                options=VerifyOptions,
                 needs=_NEEDS,
+                mem_mb=1500,
                 # Correcting and verifying the correction is one step here, two in the predecessor.
                 aliases=("correct_BFE_G15", "extract_PTCs"),
             ),
@@ -39,6 +77,7 @@ def _test(name: str, handle: str, columns, surrogate: str, wavelength: int) -> T
         colour_blind=False,
         surrogate=surrogate,
         wavelength=wavelength,
+        chamber_data=flat_light,
     )
 
 
@@ -63,13 +102,14 @@ FAMILY = Family(
                 CHECK,
                 _PREP,
                 *_EXTRACT,
-                Subtask("extract_ADC", after=("check",), needs=_NEEDS),
-                Subtask("extract_HER", after=("check",), needs=_NEEDS),
+                Subtask("extract_ADC", after=("check",), mem_mb=500),
+                Subtask("extract_HER", scope="block", after=("check", "extract_COV"), mem_mb=500),
             ),
             colour_blind=False,
             surrogate="PTC01",
             wavelength=800,
             campaign_types=("MOT",),
+            chamber_data=flat_light,
         ),
     ),
 )

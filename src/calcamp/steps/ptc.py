@@ -626,7 +626,7 @@ def _write_gain(ctx: runner.Context, rows: list[dict]) -> None:
 
 
 # ---- hard edge ----------------------------------------------------------------------------------------
-def extract_her(ctx: runner.Context) -> None:
+def extract_her(ctx: runner.Context, subtask: str = "extract_PTC") -> None:
     """Table ``her``: response behind the edges, electronics and deferred charge apart."""
     import numpy as np
 
@@ -634,7 +634,7 @@ def extract_her(ctx: runner.Context) -> None:
 
     rows, pixels = [], []
     for ccd in CCDS:
-        profiles = ctx.rows("extract_PTC", "edge_profiles", ccd)
+        profiles = ctx.rows(subtask, "edge_profiles", ccd)
         for quadrant in QUADRANTS:
             for edge in EDGES:
                 own = [r for r in profiles if r["quadrant"] == quadrant and r["edge"] == edge]

@@ -1,0 +1,175 @@
+"""Sections of BF01 and MOT_FF: coefficients, kernel, what the correction leaves; converter and edge of MOT_FF."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from calcamp.report import figures as fig
+from calcamp.report.base import ReportData, Section, Text, plain_table
+from calcamp.report.lit import Rows, channel_table, curves, scaled
+from calcamp.report.ptc import covariances, curve, hard_edge
+
+KILO = 1e-3
+
+
+def sections(data: ReportData) -> list[Section]:
+    """The family's sections, in order."""
+    made = [
+        Section(
+            "Brighter-fatter effect",
+            [],
+            "bf",
+            [
+                Section("Coefficients", coefficients(data), "bf-coefficients"),
+                Section("Variance and model", curve(data), "bf-curve"),
+                Section("Covariances of neighbours", covariances(data), "bf-covariances"),
+                Section("Kernel", kernel(data), "bf-kernel"),
+            ],
+        ),
+    ]
+    if data.test == "MOT_FF":
+        adc = data.table("adc")
+        blocks = (
+            data.missing("adc")
+            if adc is None
+            else [plain_table(adc, caption="Code density of the converters")]
+        )
+        return [
+            *made,
+            Section("Converter", blocks, "adc"),
+            Section("Hard-edge response", hard_edge(data), "her"),
+        ]
+    return [*made, Section("Correction", correction(data), "bf-correction")]
+
+
+def coefficients(data: ReportData) -> list:
+    """a by channel, ratio, trend."""
+    table = data.table("bf")
+    if table is None:
+        return data.missing("bf")
+    rows = scaled(table, ("a00", "a01", "a10", "a11", "sum_a"), 1e7)
+    columns = [
+        ("a00", "a₀₀", "err"),
+        ("a01", "a₀₁ parallel", "err"),
+        ("a10", "a₁₀ serial", "err"),
+        ("a11", "a₁₁", "err"),
+        ("sum_a", "Σ a", "err"),
+        ("ratio", "a₀₁/a₁₀", "err"),
+        ("trend", "trend [%/10 ke⁻]", "err"),
+        ("far_lags_rms", "rms a/σ, lags ≥ 5", 3),
+    ]
+    return [
+        Text(
+            "Coefficients of the covariance model of Astier et al. 2019 (Eq. 20), fitted to all levels together. The trend is what the covariance with the parallel "
+            "neighbour changes with the signal beyond the model: compatible with 0 where one set of coefficients holds for all levels."
+        ),
+        channel_table(
+            Rows(rows),
+            columns,
+            "Coefficients [10⁻⁷/e⁻], ratio of the axes, dependence on signal",
+            "tables/bf.ecsv",
+        ),
+    ]
+
+
+def kernel(data: ReportData) -> list:
+    """Boundary shifts against distance."""
+    table = data.table("bf_kernel")
+    if table is None:
+        return data.missing("bf_kernel")
+
+    def draw(ax, part):
+        values = []
+        for name, colour, marker in (("serial", "orange", "s"), ("parallel", "blue", "o")):
+            lag, d, v, e = (part.floats(n) for n in ("lag", "distance", name, f"{name}_err"))
+            r = np.hypot(lag, d - 0.5)
+            keep = v > 2 * e
+            ax.plot(r[keep], np.log10(v[keep]), marker, color=fig.COLOURS[colour], markeredgewidth=0)
+            values.append(np.log10(v[keep]))
+        return values
+
+    entries = {
+        n: {"color": fig.COLOURS[c], "marker": m, "linewidth": 0}
+        for n, c, m in (("serial boundary", "orange", "s"), ("parallel boundary", "blue", "o"))
+    }
+    return [
+        data.figures.make(
+            "bf_kernel",
+            "Shift of pixel boundaries per electron against the distance of the charge, log scale, where it exceeds two errors. The serial boundary is that towards the next column.",
+            lambda f: curves(f, table, draw, "distance [px]", "log₁₀ shift [px/e⁻]", entries=entries),
+            height=2.7,
+        )
+    ]
+
+
+def correction(data: ReportData) -> list:
+    """Correlations before and after."""
+    table = data.table("bf_check")
+    if table is None:
+        return data.missing("bf_check")
+
+    def draw(name, colour_after, factor):
+        def panel(ax, part):
+            x, order = KILO * part.floats("signal"), np.argsort(part.floats("signal"))
+            for end, colour, marker in (("", "red", "s"), ("_after", "blue", "o")):
+                fig.points(
+                    ax,
+                    x[order],
+                    factor * part.floats(f"{name}{end}")[order],
+                    factor * part.floats(f"{name}{end}_err")[order],
+                    fig.COLOURS[colour],
+                    marker,
+                )
+            ax.axhline(1.0 if name == "v_over_mu" else 0.0, color="#bbbbbb", linewidth=0.6, zorder=0)
+            return [factor * part.floats(f"{name}{end}") for end in ("", "_after")]
+
+        return panel
+
+    entries = {
+        "before": {"color": fig.COLOURS["red"], "marker": "s"},
+        "after": {"color": fig.COLOURS["blue"], "marker": "o"},
+    }
+    return [
+        Text(
+            "Pairs of flats are corrected with the kernel of their own channel (iterated, charge kept), and their covariances measured again. After a perfect correction the "
+            "correlations are 0 and variance × gain over signal is 1."
+        ),
+        data.figures.make(
+            "bf_rho01",
+            "Correlation with the parallel neighbour before and after the correction, 10⁻³.",
+            lambda f: curves(
+                f, table, draw("rho01", "blue", 1e3), "signal [kADU]", "ρ parallel [10⁻³]", entries=entries
+            ),
+            height=2.6,
+        ),
+        data.figures.make(
+            "bf_variance",
+            "Variance × gain over signal, read noise taken off, before and after.",
+            lambda f: curves(
+                f, table, draw("v_over_mu", "blue", 1.0), "signal [kADU]", "V g / signal", entries=entries
+            ),
+            height=2.6,
+        ),
+        plain_table(
+            table,
+            [
+                "column",
+                "ccd",
+                "quadrant",
+                "signal",
+                "v_over_mu",
+                "v_over_mu_err",
+                "v_over_mu_after",
+                "v_over_mu_after_err",
+                "rho01",
+                "rho01_err",
+                "rho01_after",
+                "rho01_after_err",
+                "rho10_after",
+                "rho10_after_err",
+                "charge_kept",
+            ],
+            "Pairs corrected",
+            48,
+        ),
+    ]
