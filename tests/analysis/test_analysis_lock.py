@@ -6,12 +6,12 @@ import math
 
 import numpy as np
 import pytest
-from support import assert_pulls
 
 from calcamp.analysis import lock as stars
 from calcamp.config.chamber import Pattern
 from calcamp.detector.geometry import Detector
 from calcamp.paths import packaged_config
+from support import assert_pulls
 
 DETECTOR = Detector("ccd273")
 ROWS, COLUMNS = DETECTOR.phys_shape
@@ -90,7 +90,7 @@ def test_no_wrong_lock_in_a_thousand():
     ],
 )
 def test_beyond_the_tolerances_says_why(change, word):
-    truth, _, sources = scene(np.random.default_rng(5), pattern(), shift=80, **change)
+    _, _, sources = scene(np.random.default_rng(5), pattern(), shift=80, **change)
     found = lock(pattern(), sources)
     assert not found.ok
     assert word in found.reason
@@ -121,9 +121,11 @@ def test_transform_and_its_errors():
 
 def test_stars_beside_the_silicon_are_not_missing():
     places = pattern("B_JAN19", 3)  # its right column is 130 px from the edge
-    shifted = places + (200.0, 0.0)
+    shifted = places + np.array([200.0, 0.0])
     found = lock(places, shifted[on_silicon(shifted)])
-    assert found.ok and found.missing == 0 and found.outside.sum() == 4
+    assert found.ok
+    assert found.missing == 0
+    assert found.outside.sum() == 4
 
 
 # ---- finding sources ---------------------------------------------------------------------------------------

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from support import assert_pulls
 
 from calcamp.analysis import crosstalk, point, spots
 from calcamp.simulate.optics import spot_image
+from support import assert_pulls
 
 GAIN, NOISE = 3.5, 1.25
 
@@ -123,7 +123,8 @@ def test_plane_of_few_spots():
     assert "at least 4" in point.fit_surface(x[:3], y[:3], value[:3], err[:3], (0, 0)).reason
     value[0] += 1.0  # a spot that is wrong is left out
     made = point.fit_surface(x, y, value, err, (2047.5, 2067.5))
-    assert abs(made.value - 47.2) < 3e-3 and made.n == 19
+    assert abs(made.value - 47.2) < 3e-3
+    assert made.n == 19
 
 
 def test_curvature_is_seen():
@@ -153,7 +154,8 @@ def test_rate_and_saturation_time():
     assert_pulls(pulls, excess=0.25, what="saturation time")  # 2 degrees of freedom
     assert made.saturation_err / made.saturation < 0.01
     one = point.fit_rate([1.0, 1.0], [1e4, 1.02e4], [100, 100], 5e4)
-    assert one.saturation == pytest.approx(5e4 / 1.01e4) and math.isnan(one.offset)
+    assert one.saturation == pytest.approx(5e4 / 1.01e4)
+    assert math.isnan(one.offset)
     assert point.fit_rate([np.nan], [1.0], [1.0], 5e4).reason
 
 
@@ -173,7 +175,8 @@ def test_growth_with_fluence():
 
 def test_kernel():
     made = point.kernel(2.0, 1e-3, 1.8, 5e-3)
-    assert made.fwhm == pytest.approx(math.sqrt(4 - 3.24)) and not made.is_limit
+    assert made.fwhm == pytest.approx(math.sqrt(4 - 3.24))
+    assert not made.is_limit
     assert made.err == pytest.approx(math.hypot(2.0 * 1e-3, 1.8 * 5e-3) / made.fwhm)
     assert point.kernel(2.0, 1e-3, None).is_limit
     assert point.kernel(1.8, 1e-3, 1.8, 1e-2).is_limit
@@ -259,13 +262,16 @@ def test_four_waves_see_5e_6():
     mean, err, chi2 = crosstalk.combine(waves)
     others = [s for s in range(12) if s != 4]
     assert np.median(err[others]) < 1.5 * 1.1e-6
-    assert mean[2] / err[2] > 3 and abs(mean[2] - 5e-6) < 3.3 * err[2]
+    assert mean[2] / err[2] > 3
+    assert abs(mean[2] - 5e-6) < 3.3 * err[2]
     assert np.nanmax(chi2) < 25
     summary = crosstalk.summarise_victim(mean, err)
     assert (summary.largest_source, summary.second_source) == ("1E", "1F")
-    assert summary.largest_upper95 > 6e-4 and summary.second_upper95 > 7.6e-5
+    assert summary.largest_upper95 > 6e-4
+    assert summary.second_upper95 > 7.6e-5
     clean = crosstalk.summarise_victim(np.where(np.arange(12) < 2, 0.0, mean), err)
-    assert clean.largest_upper95 < 6e-4 and clean.second_upper95 < 7.6e-5
+    assert clean.largest_upper95 < 6e-4
+    assert clean.second_upper95 < 7.6e-5
 
 
 def test_hot_pixels_and_cosmic_rays_do_not_make_crosstalk():

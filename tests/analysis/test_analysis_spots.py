@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from support import assert_pulls
 
 from calcamp.analysis import spots
 from calcamp.simulate.optics import spot_image
+from support import assert_pulls
 
 GAIN, NOISE, SIDE = 3.5, 1.25, 33
 PARTS = ("flux", "x", "y", "xx", "yy", "xy")
@@ -159,7 +159,8 @@ def test_stamps_at_the_edge_of_the_area():
     frame = np.arange(100 * 80, dtype=float).reshape(100, 80)
     stamps, corners, there = spots.cut_stamps(frame, [2.0, 40.0, np.nan], [50.0, 98.0, 5.0], 5, None)
     assert there.tolist() == [True, True, False]
-    assert np.isnan(stamps[0][:, :3]).all() and np.isfinite(stamps[0][:, 3:]).all()
+    assert np.isnan(stamps[0][:, :3]).all()
+    assert np.isfinite(stamps[0][:, 3:]).all()
     assert stamps[1][5 - (98 - 98), 5] == frame[98, 40]
     assert corners[1].tolist() == [93, 35]
 

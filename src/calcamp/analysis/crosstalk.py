@@ -111,8 +111,9 @@ def fit_victim(
     """
     shifts = tuple(shift for shift in range(-lags, lags + 1) if shift)
     count = len(CHANNELS)
-    brightest = np.nanmax(np.nan_to_num(patches), axis=(0, 3, 4))  # (patches, 12)
-    lit = brightest > least
+    # a source that shines only where the victim's own spots are cannot be told from them
+    free = np.where(own[:, None], 0.0, np.nan_to_num(patches).max(axis=0))  # (patches, 12, s, s)
+    lit = free.max(axis=(2, 3)) > least
     sources = [s for s in range(count) if s != victim and lit[:, s].any()]
     empty, none = np.full(count, NAN), np.full(len(shifts), NAN)
     if not sources:
