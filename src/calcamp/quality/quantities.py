@@ -23,12 +23,10 @@ class Quantity:
 
 
 _CQ = ("ccd", "quadrant")
-_PAIR = ("ccd", "quadrant", "source", "victim")
-
 _ALL = (
     # ---- every test, bias
     Quantity("offset", "ADU", "Offset and noise", "Mean level of a region (pre, img, ove: prescan, image area, serial overscan; trimmed) of raw frames, clipped mean per frame, then the mean over the frames used.", (*_CQ, "region")),
-    Quantity("read_noise", "ADU", "Offset and noise", "Noise of a pixel that is not common to a row, from clipped variances of differences of frames (method pairs) or of one frame (method overscan), with the rounding of the ADC, 1/12 ADU², taken off.", (*_CQ, "region", "method")),
+    Quantity("read_noise", "ADU", "Offset and noise", "Noise of a pixel that changes from frame to frame, noise common to a row included (noise_white leaves it out), from clipped variances of differences of frames (method pairs) or of one frame (method overscan), with the rounding of the ADC, 1/12 ADU², taken off.", (*_CQ, "region", "method")),
     Quantity("read_noise_e", "e-", "Offset and noise", "read_noise times the gain of the block; gain_nominal tells that the block has no measured gain yet.", (*_CQ, "region")),
     Quantity("noise_white", "ADU", "Offset and noise", "Part of the noise that is independent from pixel to pixel."),
     Quantity("noise_row", "ADU", "Offset and noise", "Part of the noise common to the pixels of a row: square root of the variance of row means beyond that of white noise."),
@@ -56,7 +54,7 @@ _ALL = (
     Quantity("bf_a10", "1/e-", "Brighter-fatter", "The same for the serial neighbour (serial lag 1, parallel lag 0)."),
     Quantity("bf_fwhm_slope", "pixel/(10 ke-)", "Brighter-fatter", "Growth of the FWHM of spots with their peak signal; after correction where kind is corrected.", (*_CQ, "kind")),
     Quantity("nonlinearity_max", "%", "Linearity", "Signed extreme of 100 (measured - linear)/linear over the valid range, with the fluence where it occurs."),
-    Quantity("saturation_time", "s", "Linearity", "Exposure time at which flat light (or the peak of a point source, key source) reaches FDR.", (*_CQ, "wavelength", "source")),
+    Quantity("saturation_time", "s", "Linearity", "Exposure time at which flat light reaches FDR; source point: at which the peak of a spot, centred on a pixel and in focus, reaches 55 000 ADU. Without ccd: the mean over the channels.", (*_CQ, "wavelength", "source")),
     Quantity("shutter_offset", "s", "Linearity", "t0: true minus commanded exposure time.", ()),
     Quantity("prnu", "%", "Flats", "Photo-response non-uniformity: small-scale standard deviation of the response, % of the local mean, noise and mask taken off.", (*_CQ, "wavelength", "column")),
     Quantity("lamp_rms", "%", "Flats", "rms of the flat signal about its linear trend with time.", ()),
@@ -75,7 +73,7 @@ _ALL = (
     Quantity("psf_kernel", "pixel", "Point sources", "FWHM of what the detector adds to the optics, from total and optics of the chamber; an upper limit (is_limit) without figures of the optics.", ("ccd", "wavelength")),
     Quantity("lock_scale", "1", "Point sources", "Scale of the star lock, pattern to image.", ("ccd",)),
     Quantity("lock_rotation", "deg", "Point sources", "Rotation of the star lock about the CCD's centre, physical coordinates, counter-clockwise positive, pattern to image.", ("ccd",)),
-    Quantity("crosstalk_max", "1", "Cross-talk", "The signed coefficient source → victim of largest magnitude off the diagonal, per victim.", _PAIR),
+    Quantity("crosstalk_max", "1", "Cross-talk", "The signed coefficient of largest magnitude with which another channel shows in this one (the victim): ADU per ADU. Its source is in table crosstalk_victims."),
     # ---- injection, pumping, persistence
     Quantity("injection_level", "e-", "Charge injection", "Median of the injected lines above the lines without injection, at the column that the test names."),
     Quantity("injection_threshold", "V", "Charge injection", "Voltage at which injection begins, with its kind (IG1 or IDL).", (*_CQ, "kind")),
