@@ -97,6 +97,11 @@ def column_noise(stack: Sequence[np.ndarray], noise: Sequence[float]) -> np.ndar
     return np.where(ratio > 0, ratio / middle, 1.0)
 
 
+def row_noise(stack: Sequence[np.ndarray], noise: Sequence[float]) -> np.ndarray:
+    """As `column_noise`, of each row: a line that holds less charge shows the pattern of the columns."""
+    return column_noise([half.T for half in stack], noise)
+
+
 # ---- detection ---------------------------------------------------------------------------------------------
 def whitening(noise: np.ndarray, common: float = 0.0) -> np.ndarray:
     """Matrix that makes amplitudes of one pair, shape (times,), independent with unit variance.
@@ -145,11 +150,23 @@ def significance(stack: Sequence[np.ndarray], white, shapes: np.ndarray, scale: 
     return out
 
 
-def detection_cut(pairs: int, false: float = 0.5, trials: float = 8.0) -> float:
-    """Significance above which noise gives `false` dipoles in `pairs` pairs; `trials` templates count as different."""
-    from scipy.special import ndtri
+def detection_cut(pairs: int, shapes: np.ndarray, false: float = 0.5) -> float:
+    """Significance above which noise gives `false` dipoles in `pairs` pairs.
 
-    return float(-ndtri(min(0.25, false / (max(pairs, 1) * trials))))
+    The largest of many templates passes a cut S as often as one does, plus once for every radian of the curve that
+    they draw on the unit sphere, ``length/(2 pi) exp(-S^2/2)`` (Rice); either sign.
+    """
+    from scipy.optimize import brentq
+    from scipy.special import ndtr
+
+    steps = np.clip((shapes[1:] * shapes[:-1]).sum(axis=1), -1, 1)
+    length = float(np.arccos(steps).sum())
+    share = min(0.25, false / max(pairs, 1))
+
+    def beyond(cut):
+        return 2 * float(ndtr(-cut)) + length / math.pi * math.exp(-0.5 * cut * cut) - share
+
+    return float(brentq(beyond, 0.0, 12.0)) if beyond(0.0) > 0 else 2.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,6 +179,7 @@ class Dipoles:
     amplitude: np.ndarray = field(metadata=about("ADU", "shape (dipoles, times), forced at every time"))
     err: np.ndarray = field(metadata=about("ADU", "standard errors, as amplitude"))
     blended: np.ndarray = field(metadata=about("1", "neighbouring dipoles were solved together"))
+    kind: np.ndarray = field(metadata=about("", "dipole; pixel: one pixel alone; frame: in one frame alone"))
 
 
 def find_dipoles(stack, white, shapes, noise, scale, sharp: np.ndarray, cut: float, valid=None) -> Dipoles:
@@ -231,7 +249,37 @@ def find_dipoles(stack, white, shapes, noise, scale, sharp: np.ndarray, cut: flo
     neighbours = (left >= 0).astype(int) + (right >= 0).astype(int)
     growth = np.sqrt(np.array([1.0, 4.0 / 3.0, 2.0]))[neighbours]
     err = np.asarray(noise)[None, :] * (scale[column[keep]] * growth)[:, None]
-    return Dipoles(row[keep], column[keep], level[keep], amplitude, err, neighbours > 0)
+    kind = _kinds(stack, white, shapes, scale, row[keep], column[keep], amplitude, neighbours > 0)
+    return Dipoles(row[keep], column[keep], level[keep], amplitude, err, neighbours > 0, kind)
+
+
+def _kinds(stack, white, shapes, scale, row, column, amplitude, blended) -> np.ndarray:
+    """Tell dipoles from single pixels (cosmic rays, defects) and from what is in one frame only."""
+    kind = np.full(row.size, "dipole", dtype="U6")
+    if not row.size:
+        return kind
+    z = amplitude @ white.T / scale[column, None]
+    seen = z @ shapes.T
+    best = np.abs(seen).argmax(axis=1)
+    each = np.arange(row.size)
+    peak = seen[each, best]
+    # A dipole leaves -A/2 in both neighbouring pairs, a pixel alone -A in one of them.
+    rows = stack[0].shape[0]
+    inside = (row > 0) & (row < rows - 1)
+    lower, upper = np.maximum(row - 1, 0), np.minimum(row + 1, rows - 1)
+    slant = (
+        np.stack([half[lower, column].astype(float) - half[upper, column] for half in stack], axis=1) * STEP
+    )
+    slant = (slant @ white.T / scale[column, None] * shapes[best]).sum(axis=1)
+    kind[inside & ~blended & (np.abs(slant) > 0.65 * np.abs(peak))] = "pixel"
+    # Without its largest time nothing is left, and the times do not follow any trap.
+    rest = np.square(z).sum(axis=1) - peak**2
+    largest = np.abs(z).argmax(axis=1)
+    z[each, largest] = 0.0
+    norm = np.sqrt(np.maximum(1 - np.square(shapes[:, largest]), 0.05)).T
+    left = np.abs(z @ shapes.T / norm).max(axis=1)
+    kind[(rest > 25.0) & (left < 4.5)] = "frame"
+    return kind
 
 
 def add_fakes(

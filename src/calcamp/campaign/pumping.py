@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from calcamp.campaign.common import INJECTION_DELAYS, injection_gate1, injection_gate2
-from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Subtask, Test, prep
+from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Options, Subtask, Test, prep
 
 _TOI_CH = 250  # us
 V_MODES = (123, 234, 341, 412)  # order of the image phases that are clocked
@@ -104,23 +106,88 @@ def functional_columns(serial_count: int = 100):
     return columns
 
 
-_NEEDS = (Need("mask"), Need("dq"), Need("bias"), Need("gain"))
+_NEEDS = (Need("mask"), Need("dq"), Need("gain"))
+
+
+class ExtractOptions(Options):
+    """Injected background of every frame."""
+
+    max_saturated: int = Field(
+        1000, ge=0, description="saturated pixels of a quadrant above which its frame is left out"
+    )
+
+
+class BasicOptions(Options):
+    """Detection of dipoles and their amplitudes at every time."""
+
+    false_per_quadrant: float = Field(
+        0.5, gt=0, description="false dipoles that noise may give in a quadrant, all modes together"
+    )
+    detection_sigma: float | None = Field(
+        None, gt=2, description="detection cut [sigma], instead of that from false_per_quadrant"
+    )
+    tau_min_us: float = Field(20.0, gt=0, description="shortest emission time searched, image area [us]")
+    tau_max_us: float = Field(30000.0, gt=0, description="longest emission time searched, image area [us]")
+    serial_tau_min_us: float = Field(1.0, gt=0, description="shortest emission time searched, register [us]")
+    serial_tau_max_us: float = Field(60.0, gt=0, description="longest emission time searched, register [us]")
+    tau_c_us: float = Field(2.0, ge=0, description="capture time, image area; 0 for immediate capture [us]")
+    serial_tau_c_us: float = Field(0.4, ge=0, description="capture time, register [us]")
+    fakes: int = Field(
+        2000, ge=0, description="fake dipoles per quadrant and mode that measure the efficiency"
+    )
+    maps: bool = Field(True, description="write the maps of signed significance as a product")
+    max_column_noise: float = Field(
+        2.0, gt=1, description="columns noisier than this, over the others, are left out"
+    )
+
+
+class MetaOptions(Options):
+    """Emission times, probabilities of capture, species."""
+
+    poor_chi2: float = Field(4.0, gt=1, description="chi2/dof above which the fit of a trap is poor")
+    tau_c_us: float = Field(2.0, ge=0, description="capture time, image area [us]")
+    serial_tau_c_us: float = Field(0.4, ge=0, description="capture time, register [us]")
+    max_species: int = Field(5, ge=1, le=10, description="largest number of clusters in log tau")
+    reference_temperature_K: float = Field(153.0, gt=0, description="temperature that tau is scaled to [K]")
 
 
 def _subtasks(use_mask: bool):
     return (
         HK,
         CHECK,
-        prep(offset="row", scan="pre", use_flat=False, use_mask=use_mask),
+        prep(offset="row", scan="pre", use_bias=False, use_flat=False, use_mask=use_mask),
         # Background injection and pumping maps come from one pass over the frames.
-        Subtask("extract", after=("check",), needs=_NEEDS, aliases=("injection",)),
-        Subtask("basic", after=("check", "extract"), needs=_NEEDS),
-        Subtask("meta", after=("check", "extract", "basic"), needs=_NEEDS),
+        Subtask(
+            "extract",
+            after=("check",),
+            options=ExtractOptions,
+            needs=_NEEDS,
+            aliases=("injection",),
+            mem_mb=1000,
+        ),
+        Subtask("basic", after=("check", "extract"), options=BasicOptions, needs=_NEEDS, mem_mb=1800),
+        Subtask(
+            "meta",
+            after=("check", "extract", "basic"),
+            options=MetaOptions,
+            needs=_NEEDS,
+            mem_mb=600,
+            runtime_min=5,
+        ),
     )
 
 
 def _test(name: str, columns, title: str, purpose: str, use_mask: bool) -> Test:
-    return Test(name, name, "pumping", columns, title=title, purpose=purpose, subtasks=_subtasks(use_mask))
+    return Test(
+        name,
+        name,
+        "pumping",
+        columns,
+        title=title,
+        purpose=purpose,
+        subtasks=_subtasks(use_mask),
+        clocks="parallel" if use_mask else "serial",
+    )
 
 
 _IMAGE = (

@@ -1,0 +1,70 @@
+# TP01, TP11, TP02, TP21: injected background (extract), dipoles (basic), traps (meta), per CCD.
+
+
+use rule check as pumping_extract with:
+    input:
+        manifest="<results>/{test}/manifest.json",
+        after=lambda wc: P.after(wc.test, "extract", wc.ccd),
+    output:
+        "<results>/{test}/ccd{ccd}/extract/extract.json",
+    log:
+        "<logs>/{test}_ccd{ccd}_extract.log",
+    benchmark:
+        "<benchmarks>/{test}_ccd{ccd}_extract.tsv"
+    wildcard_constraints:
+        test=P.pattern("pumping", "extract"),
+    priority: lambda wc: P.priority(wc.test)
+    resources:
+        mem_mb=lambda wc: P.resource(wc.test, "extract", "mem_mb"),
+        runtime=lambda wc: P.resource(wc.test, "extract", "runtime_min"),
+    params:
+        step="pumping",
+        subtask="extract",
+        job=lambda wc: P.job(wc.test, "extract", wc.ccd),
+        attempt=lambda wc: P.attempt(wc.test, "extract", wc.ccd),
+
+
+use rule check as pumping_basic with:
+    input:
+        manifest="<results>/{test}/manifest.json",
+        after=lambda wc: P.after(wc.test, "basic", wc.ccd),
+    output:
+        "<results>/{test}/ccd{ccd}/basic/basic.json",
+    log:
+        "<logs>/{test}_ccd{ccd}_basic.log",
+    benchmark:
+        "<benchmarks>/{test}_ccd{ccd}_basic.tsv"
+    wildcard_constraints:
+        test=P.pattern("pumping", "basic"),
+    priority: lambda wc: P.priority(wc.test)
+    resources:
+        mem_mb=lambda wc: P.resource(wc.test, "basic", "mem_mb"),
+        runtime=lambda wc: P.resource(wc.test, "basic", "runtime_min"),
+    params:
+        step="pumping",
+        subtask="basic",
+        job=lambda wc: P.job(wc.test, "basic", wc.ccd),
+        attempt=lambda wc: P.attempt(wc.test, "basic", wc.ccd),
+
+
+use rule check as pumping_meta with:
+    input:
+        manifest="<results>/{test}/manifest.json",
+        after=lambda wc: P.after(wc.test, "meta", wc.ccd),
+    output:
+        "<results>/{test}/ccd{ccd}/meta/meta.json",
+    log:
+        "<logs>/{test}_ccd{ccd}_meta.log",
+    benchmark:
+        "<benchmarks>/{test}_ccd{ccd}_meta.tsv"
+    wildcard_constraints:
+        test=P.pattern("pumping", "meta"),
+    priority: lambda wc: P.priority(wc.test)
+    resources:
+        mem_mb=lambda wc: P.resource(wc.test, "meta", "mem_mb"),
+        runtime=lambda wc: P.resource(wc.test, "meta", "runtime_min"),
+    params:
+        step="pumping",
+        subtask="meta",
+        job=lambda wc: P.job(wc.test, "meta", wc.ccd),
+        attempt=lambda wc: P.attempt(wc.test, "meta", wc.ccd),
