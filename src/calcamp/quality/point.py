@@ -131,8 +131,14 @@ def _psf(case: Case, wavelength) -> list[dict]:
     out = []
     rows = case.rows("psf")
     columns = sorted({row.get("column") for row in rows if row.get("column") is not None})
-    for quantity, name in (("fwhm", "fwhm"), ("ellipticity_e1", "e1"), ("ellipticity_e2", "e2")):
-        for column in columns:
+    # Shape is told at the middle level only; all levels are in table psf.
+    middle = columns[len(columns) // 2 : len(columns) // 2 + 1]
+    for quantity, name, told in (
+        ("fwhm", "fwhm", columns),
+        ("ellipticity_e1", "e1", middle),
+        ("ellipticity_e2", "e2", middle),
+    ):
+        for column in told:
             out += from_table(rows, quantity, name, column=column)
     growth = [_per_electron(case, row) for row in case.rows("growth")]
     for kind in sorted({row.get("kind") for row in growth}):
@@ -179,8 +185,6 @@ def _crosstalk(case: Case) -> list[dict]:
                 row.get("n"),
                 ccd=ccd,
                 quadrant=quadrant,
-                source=row.get("source"),
-                victim=f"{ccd}{quadrant}",
             )
         )
     return out
