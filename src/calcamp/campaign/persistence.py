@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Subtask, Test, prep
+from pydantic import Field
+
+from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Options, Subtask, Test, prep
+
+
+class BasicOptions(Options):
+    """Classes of pixels about the saturated areas."""
+
+    bright: float = Field(55000.0, description="pixels above this are no surroundings, nor those near [ADU]")
+    halo: int = Field(5, description="px by which they are grown")
+    inner: int = Field(10, description="surroundings begin so far away [px]")
+    reach: int = Field(60, description="and end here [px]")
 
 
 def _columns(chamber) -> list[Column]:
@@ -40,7 +51,13 @@ FAMILY = Family(
                 HK,
                 CHECK,
                 prep(offset="row", scan="pre", use_flat=False),
-                Subtask("basic", after=("check",), needs=_NEEDS, aliases=("satur_masks",)),
+                Subtask(
+                    "basic",
+                    after=("check",),
+                    options=BasicOptions,
+                    needs=_NEEDS,
+                    aliases=("satur_masks",),
+                ),
                 Subtask("meta", after=("check", "basic"), needs=_NEEDS),
             ),
             waived=(),

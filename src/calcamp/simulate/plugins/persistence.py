@@ -70,7 +70,9 @@ class Persistence(Plugin):
             "trapped_e": float(s["trapped_e"]),
             "tau_s": float(s["tau_s"]),
             "fill": float(s["fill"]),
-            "spread": (spread / spread.mean()).astype(np.float32) if float(s["trapped_e"]) else np.ones((1, 1)),
+            "spread": (spread / spread.mean()).astype(np.float32)
+            if float(s["trapped_e"])
+            else np.ones((1, 1)),
         }
 
     def active(self, exposure):
