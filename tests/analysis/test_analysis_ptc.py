@@ -28,13 +28,17 @@ def frame(rng, level, shape, a, prnu=None, flux=1.0, steps=8, well=None):
     charge = collect(mean, a, steps, rng)
     if well:
         charge = bloom(charge, well, 1.25 * well)
-    return np.rint(charge / GAIN + 2800.3 + NOISE * rng.standard_normal(shape)).astype(np.float32) - np.float32(2800.3)
+    return np.rint(charge / GAIN + 2800.3 + NOISE * rng.standard_normal(shape)).astype(
+        np.float32
+    ) - np.float32(2800.3)
 
 
 def curve(rng, levels, pairs, shape, a, **options):
     """Pairs of all levels, ready to be fitted."""
     found = [
-        ptc.measure_pair(frame(rng, level, shape, a, **options), frame(rng, level, shape, a, **options), edges(shape))
+        ptc.measure_pair(
+            frame(rng, level, shape, a, **options), frame(rng, level, shape, a, **options), edges(shape)
+        )
         for level in levels
         for _ in range(pairs)
     ]
@@ -222,7 +226,10 @@ def test_images_to_gain(seed):
     assert fit.ok
     assert abs(fit.gain - GAIN) < 4 * fit.gain_err
     assert abs(fit.a[1, 0] - a[1, 0]) < 4 * fit.a_err[1, 0]
-    tiles = [np.array([getattr(p, name).reshape(-1) for p in found]) for name in ("tile_mu", "tile_variance", "tile_n")]
+    tiles = [
+        np.array([getattr(p, name).reshape(-1) for p in found])
+        for name in ("tile_mu", "tile_variance", "tile_n")
+    ]
     gains, errors, _ = ptc.tile_gains(fit, *tiles)
     assert_pulls((gains - fit.gain) / errors, what="gain of tiles")
 

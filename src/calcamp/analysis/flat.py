@@ -201,8 +201,26 @@ def illumination_model(image: np.ndarray, mask: np.ndarray | None = None, box: i
     if not np.isfinite(mean).all():
         return np.full(image.shape, NAN, np.float32)
     centres = [0.5 * (e[1:] + e[:-1]) - 0.5 for e in (rows, columns)]
-    spline = RectBivariateSpline(*centres, mean, kx=3, ky=3, s=0)
+    mean, down = _to_edges(mean, centres[0], image.shape[0])
+    mean, across = _to_edges(mean.T, centres[1], image.shape[1])
+    spline = RectBivariateSpline(down, across, mean.T, kx=3, ky=3, s=0)
     return spline(np.arange(image.shape[0]), np.arange(image.shape[1])).astype(np.float32)
+
+
+def _to_edges(grid: np.ndarray, centres: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Grid with a row more at both edges of the image, along axis 0, by parabolas through three boxes; its places."""
+
+    def beyond(x, nodes, values):
+        a, b, c = nodes
+        one = (x - b) * (x - c) / ((a - b) * (a - c))
+        two = (x - a) * (x - c) / ((b - a) * (b - c))
+        three = (x - a) * (x - b) / ((c - a) * (c - b))
+        return one * values[0] + two * values[1] + three * values[2]
+
+    low, high = -0.5, size - 0.5
+    first = beyond(low, centres[:3], grid[:3])
+    last = beyond(high, centres[-3:], grid[-3:])
+    return np.vstack([first, grid, last]), np.concatenate([[low], centres, [high]])
 
 
 def _fill(grid: np.ndarray) -> np.ndarray:
