@@ -328,6 +328,9 @@ def fit_traps(
     tau_range: tuple[float, float] = (5.0, 2e5),
     common: np.ndarray | float = 0.0,
     poor: float = 4.0,
+    lines: float = 1.0,
+    relative: float = 0.0,
+    ceiling: float = 1.0,
 ) -> TrapFit:
     """Bounded fit of tau and Pc, all traps at once, from every start on a grid of tau.
 
@@ -348,6 +351,12 @@ def fit_traps(
         Error common to all times (of a reference).
     poor : float
         chi2/dof above which a fit is ``poor``.
+    lines : float
+        Lines that an amplitude is the mean of, each pumped for itself.
+    relative : float
+        Error of the model, share of an amplitude.
+    ceiling : float
+        Largest Pc of a single trap: 1, and a margin where the gain is not known well. What is returned is at most 1.
     """
     traps, times = amplitude.shape
     if traps == 0:
@@ -356,7 +365,7 @@ def fit_traps(
     grid = tau_grid(*tau_range, 240)
     # Binomial noise of the pumping itself, from the amplitude measured.
     moved = np.clip(np.abs(amplitude), 0, cycles)
-    variance = np.square(err) + moved * (1 - moved / cycles)
+    variance = np.square(err) + moved * (1 - moved / cycles) / lines + np.square(relative * moved)
     common = np.broadcast_to(np.asarray(common, float), (traps,))
     best = None
     for number, hypothesis in enumerate(responses):
@@ -369,8 +378,8 @@ def fit_traps(
                 axis=-1,
             )
 
-        chi2, pc = _profile(values, variance, common, signs, shapes(grid)[None, :, :])
-        found = _refine(values, variance, common, signs, shapes, grid, chi2)
+        chi2, pc = _profile(values, variance, common, signs, shapes(grid)[None, :, :], ceiling)
+        found = _refine(values, variance, common, signs, shapes, grid, chi2, ceiling)
         found = (*found, chi2, np.full(traps, number))
         if best is None:
             best = found
@@ -382,7 +391,7 @@ def fit_traps(
             )
     log_tau, lowest, free, free_err, chi2, number = best
     log_grid = np.log(grid)
-    many = np.maximum(1, np.ceil(np.where(free - 2 * free_err > 1, free, 1.0))).astype(int)
+    many = np.maximum(1, np.ceil(np.where(free - 2 * free_err > ceiling, free, 1.0))).astype(int)
     rise = chi2 - lowest[:, None]
     left, right = _interval(log_grid, rise, log_tau, 1.0)
     low95, high95 = _interval(log_grid, rise, log_tau, 2.71)
@@ -426,7 +435,7 @@ def _sums(values, variance, common, signs, shape):
     return aa - factor * a1**2, ag - factor * a1 * g1, gg - factor * g1**2
 
 
-def _profile(values, variance, common, signs, shape, most: float = 4.0):
+def _profile(values, variance, common, signs, shape, ceiling, most: float = 4.0):
     """(chi2, Pc) at every tau of the grid, shape (traps, taus); Pc between 0 and `most`."""
     chi2 = np.empty((values.shape[0], shape.shape[1]))
     pc = np.empty_like(chi2)
@@ -435,7 +444,7 @@ def _profile(values, variance, common, signs, shape, most: float = 4.0):
         aa, ag, gg = _sums(values[part], variance[part], common[part], signs, shape)
         best = np.clip(ag / np.maximum(gg, 1e-30), 0.0, most)
         # One trap moves at most one electron a cycle: more is allowed only where a single trap cannot do it.
-        one = np.minimum(best, 1.0)
+        one = np.minimum(best, ceiling)
         chi_one = aa - 2 * one * ag + one**2 * gg
         chi_free = aa - 2 * best * ag + best**2 * gg
         several = chi_one.min(axis=1) > chi_free.min(axis=1) + 9.0
@@ -444,7 +453,7 @@ def _profile(values, variance, common, signs, shape, most: float = 4.0):
     return chi2, pc
 
 
-def _refine(values, variance, common, signs, shapes, grid, chi2):
+def _refine(values, variance, common, signs, shapes, grid, chi2, ceiling):
     """(log tau, chi2, Pc, error of Pc) at the minimum, by two finer grids about the lowest point."""
     log_grid = np.log(grid)
     centre = log_grid[chi2.argmin(axis=1)]
@@ -455,7 +464,7 @@ def _refine(values, variance, common, signs, shapes, grid, chi2):
         shape = shapes(np.exp(local))
         aa, ag, gg = _sums(values, variance, common, signs, shape)
         best = np.clip(ag / np.maximum(gg, 1e-30), 0.0, 4.0)
-        one = np.minimum(best, 1.0)
+        one = np.minimum(best, ceiling)
         chi_one, chi_free = aa - 2 * one * ag + one**2 * gg, aa - 2 * best * ag + best**2 * gg
         several = chi_one.min(axis=1) > chi_free.min(axis=1) + 9.0
         value = np.where(several[:, None], chi_free, chi_one)

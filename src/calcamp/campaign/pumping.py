@@ -123,6 +123,9 @@ class BasicOptions(Options):
     false_per_quadrant: float = Field(
         0.5, gt=0, description="false dipoles that noise may give in a quadrant, all modes together"
     )
+    serial_false_per_quadrant: float = Field(
+        0.1, gt=0, description="the same for a register, which has few places"
+    )
     detection_sigma: float | None = Field(
         None, gt=2, description="detection cut [sigma], instead of that from false_per_quadrant"
     )
@@ -145,10 +148,12 @@ class MetaOptions(Options):
     """Emission times, probabilities of capture, species."""
 
     poor_chi2: float = Field(4.0, gt=1, description="chi2/dof above which the fit of a trap is poor")
+    amplitude_error: float = Field(0.003, ge=0, description="error of the model, share of an amplitude")
     tau_c_us: float = Field(2.0, ge=0, description="capture time, image area [us]")
     serial_tau_c_us: float = Field(0.4, ge=0, description="capture time, register [us]")
     max_species: int = Field(5, ge=1, le=10, description="largest number of clusters in log tau")
     reference_temperature_K: float = Field(153.0, gt=0, description="temperature that tau is scaled to [K]")
+    activation_eV: float = Field(0.23, gt=0, description="energy level used to scale tau [eV]")
 
 
 def _subtasks(use_mask: bool):

@@ -30,7 +30,9 @@ def headline(case: Case) -> list[dict]:
             out.append(entry("trap_count", n, None if n is None else max(n, 1) ** 0.5, n, **more))
             out.append(entry("trap_density", row.get("density"), row.get("density_err"), n, **more))
             if row.get("species"):
-                warm = {**more, "temperature_K": number(row.get("temperature_K"))}
+                # The exact temperature is in table species; here it only tells campaigns apart.
+                kelvin = number(row.get("temperature_K"))
+                warm = {**more, "temperature_K": None if kelvin is None else round(kelvin)}
                 out.append(entry("trap_tau", row.get("tau"), row.get("tau_err"), n, **warm))
                 out.append(entry("trap_pc", row.get("pc"), row.get("pc_err"), n, **more))
     return out

@@ -65,7 +65,7 @@ def background(data: ReportData) -> list:
             part = used.select(ccd=ccd, quadrant=quadrant)
             if len(part):
                 level, noise = np.nanmedian(part.floats("level")), np.nanmedian(part.floats("noise"))
-                cells[ccd, quadrant] = Cell(f"{level:.0f} / {noise:.1f} ({100 * noise / level:.2f} %)")
+                cells[ccd, quadrant] = Cell(f"{level:.0f} / {noise:.1f}")
             else:
                 cells[ccd, quadrant] = Cell("–", "none")
     return [

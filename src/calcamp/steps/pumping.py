@@ -201,6 +201,7 @@ def _read_half(ctx, quadrants, wanted) -> dict:
             stack["levels"].append(row["level"])
             if register == "serial":
                 profiles[quadrant][row["mode"], row["time"]] = _profile(image, mask)
+                stack["lines"] = last - first
                 stack["cycles"] = max(stack["cycles"], row["cycles"])
                 continue
             stack["mask"] = mask if stack["mask"] is None else stack["mask"] | mask
@@ -250,16 +251,18 @@ def _serial_stack(ctx, stack, profiles, quadrant) -> None:
         if shift:
             ctx.notes.setdefault("register_shift", {})[f"{quadrant} {key[0]} {key[1]:g}"] = shift
         known = np.roll(reference, shift)
-        ratio = np.where(known > 0.2 * level, profile / known, np.nan) * level
-        bad = ~np.isfinite(ratio)
+        # The pattern scales with the level, which may change from frame to frame; dipoles are few.
+        good = (known > 0.2 * level) & np.isfinite(profile)
+        share = float(np.median(profile[good] / known[good])) if good.any() else 1.0
+        bad = ~good
         if shift > 0:
             bad[:shift] = True
         elif shift < 0:
             bad[shift:] = True
-        ratio = np.where(bad, level, ratio)
+        rest = np.where(bad, 0.0, profile - share * known)
         # Finer steps than those of pixels: the profile is the mean of many lines.
-        stack["frames"][key] = half_differences((ratio * 16)[:, None].astype(np.float32), bad[:, None])
-    stack["scale"] = 1 / 16
+        stack["frames"][key] = half_differences((rest * 4)[:, None].astype(np.float32), bad[:, None])
+    stack["scale"] = 1 / 4
 
 
 def _shift(profile, reference, most: int = 1) -> int:
@@ -285,6 +288,7 @@ class _Results:
         serial = "serial_" if self.register == "serial" else ""
         self.tau_range = tuple(ctx.options.get(f"{serial}tau_{end}_us") for end in ("min", "max"))
         self.tau_c = ctx.options.get(f"{serial}tau_c_us", 0.0)
+        self.false = ctx.options.get(f"{serial}false_per_quadrant", 0.5)
 
     def nothing(self, quadrant: str) -> None:
         self.summary.append(
@@ -352,9 +356,7 @@ class _Results:
                 quadrant, mode, times, stack, noise, scale, valid, len(modes), common, scale_adu
             )
             count += number
-        false = (
-            ctx.options.get("false_per_quadrant", 0.5) if not ctx.options.get("detection_sigma") else math.nan
-        )
+        false = self.false if not ctx.options.get("detection_sigma") else math.nan
         self.summary.append(self._summary_row(quadrant, pairs, cut, level, count, false, ""))
 
     def _mode(self, quadrant, mode, times, stack, noise, scale, valid, modes, common, scale_adu):
@@ -379,7 +381,7 @@ class _Results:
             [analysis.templates(k, steps, cycles, white, taus, self.tau_c) for k in shapes.values()]
         )
         cut = ctx.options.get("detection_sigma") or analysis.detection_cut(
-            int(valid.sum()) * modes, matrix, ctx.options.get("false_per_quadrant", 0.5)
+            int(valid.sum()) * modes, matrix, self.false
         )
         sharp = analysis.significance(layers, white, matrix, scale)
         found = analysis.find_dipoles(layers, white, matrix, sigma, scale, sharp, cut, valid)
@@ -406,6 +408,7 @@ class _Results:
                 "reference": static * scale_adu,
                 "cycles": cycles,
                 "common": common * scale_adu,
+                "lines": stack.get("lines", 1),
             }
             for time in self.times:
                 item[f"a_{time:g}"], item[f"e_{time:g}"] = math.nan, math.nan
@@ -463,7 +466,9 @@ class _Results:
 
     def write(self) -> None:
         ctx = self.ctx
-        names = "ccd quadrant mode row image_column sign significance blended kind reference cycles common"
+        names = (
+            "ccd quadrant mode row image_column sign significance blended kind reference cycles lines common"
+        )
         amplitudes = [f"{kind}_{t:g}" for t in self.times for kind in ("a", "e")]
         ctx.write_table(
             "dipoles",
@@ -611,7 +616,11 @@ def _fit_quadrant(ctx, clocking, register, quadrant, rows) -> list[dict]:
 
     from calcamp.analysis.pumping import Response, fit_traps
 
-    gain = ctx.gains()[quadrant][0]
+    gain, gain_err, nominal = ctx.gains()[quadrant]
+    known = gain_err is not None and math.isfinite(gain_err)
+    # A probability of capture above 1 by the error of the gain is no second trap.
+    margin = 3 * gain_err / gain if known else (0.1 if nominal else 0.01)
+    relative = gain_err / gain if known else (0.03 if nominal else 0.0)
     serial = register == "serial"
     tau_c = ctx.options.get("serial_tau_c_us" if serial else "tau_c_us", 0.0)
     tau_range = (0.3, 500.0) if serial else (5.0, 2e5)
@@ -650,6 +659,9 @@ def _fit_quadrant(ctx, clocking, register, quadrant, rows) -> list[dict]:
             tau_range,
             common,
             ctx.options.get("poor_chi2", 4.0),
+            float(group[0]["lines"]),
+            ctx.options.get("amplitude_error", 0.003),
+            1.0 + margin,
         )
         for k, r in enumerate(group):
             kind = distinct[int(fit.hypothesis[k])]
@@ -664,6 +676,7 @@ def _fit_quadrant(ctx, clocking, register, quadrant, rows) -> list[dict]:
                         name: float(getattr(fit, name)[k])
                         for name in ("tau", "tau_err", "tau_low", "tau_high", "pc", "pc_err", "chi2")
                     },
+                    "pc_err": math.hypot(float(fit.pc_err[k]), float(fit.pc[k]) * relative),
                     "multiplicity": int(fit.multiplicity[k]),
                     "dof": int(fit.dof),
                     "status": status,
@@ -721,7 +734,9 @@ def _species_rows(ctx, quadrant, traps, search, efficiency, register, temperatur
     total = float(np.sum(1 / np.maximum(seen, 0.05))) if real else 0.0
     total_err = math.sqrt(float(np.sum(1 / np.square(np.maximum(seen, 0.05))))) if real else 0.0
     density = total / pairs if pairs else math.nan
-    blank = dict.fromkeys(["tau", "tau_err", "width", "pc", "pc_err", "share", "share_err"], math.nan)
+    blank = dict.fromkeys(
+        ["tau", "tau_err", "tau_ref", "tau_ref_err", "width", "pc", "pc_err", "share", "share_err"], math.nan
+    )
     out = [
         {
             **base,
@@ -750,6 +765,7 @@ def _species_rows(ctx, quadrant, traps, search, efficiency, register, temperatur
             {
                 **base,
                 "species": number,
+                **_scaled(ctx, s, temperature),
                 "tau": s.tau,
                 "tau_err": s.tau_err,
                 "width": s.width,
@@ -766,6 +782,19 @@ def _species_rows(ctx, quadrant, traps, search, efficiency, register, temperatur
             }
         )
     return out
+
+
+def _scaled(ctx, species, temperature) -> dict:
+    """Emission time at the reference temperature, tau = exp(E/kT)/(const T^2), with the temperature's error."""
+    kelvin, kelvin_err = temperature
+    if not math.isfinite(kelvin):
+        return {"tau_ref": math.nan, "tau_ref_err": math.nan}
+    energy = ctx.options.get("activation_eV", 0.23)
+    reference = ctx.options.get("reference_temperature_K", 153.0)
+    factor = (kelvin / reference) ** 2 * math.exp(energy / _BOLTZMANN_EV_K * (1 / reference - 1 / kelvin))
+    per_kelvin = energy / (_BOLTZMANN_EV_K * kelvin**2) + 2 / kelvin
+    err = math.hypot(species.tau_err, species.tau * per_kelvin * kelvin_err)
+    return {"tau_ref": species.tau * factor, "tau_ref_err": err * factor}
 
 
 def _efficiency_at(rows, quadrant, tau):
@@ -834,11 +863,17 @@ def _write_species(ctx, rows) -> None:
         "species",
         _table(
             rows,
-            "ccd quadrant register species temperature_K tau tau_err width pc pc_err share share_err density density_err n flag",
+            "ccd quadrant register species temperature_K tau tau_err tau_ref tau_ref_err width pc pc_err share share_err density density_err n flag",
         ),
-        units={"temperature_K": "K", "tau": "us", "tau_err": "us", "density": "1/px", "density_err": "1/px"},
+        units={
+            "temperature_K": "K",
+            **dict.fromkeys(("tau", "tau_err", "tau_ref", "tau_ref_err"), "us"),
+            "density": "1/px",
+            "density_err": "1/px",
+        },
         descriptions={
             "species": "0: all traps of the quadrant",
+            "tau_ref": "at the reference temperature of the options; its error holds that of the temperature",
             "width": "rms of log10 tau beyond the errors",
             "density": "corrected with the efficiency of the fakes",
             "n": "traps found",
