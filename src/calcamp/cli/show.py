@@ -73,12 +73,10 @@ def describe_table(path: Path, columns: list[str] | None, rows: int) -> list[str
     from calcamp.data.tables import table_columns
 
     found, head = table_columns(path)
-    entries = {entry["name"]: entry for entry in head["datatype"]}
     chosen = [c for c in found if not columns or c in columns]
     count = len(next(iter(found.values()), []))
     lines = [f"{path.name}: table, {count} rows, {len(found)} columns"]
     for name in chosen:
-        entry = entries.get(name, {})
         numbers = [
             v for v in found[name] if isinstance(v, int | float) and not isinstance(v, bool) and v == v
         ]
@@ -87,7 +85,9 @@ def describe_table(path: Path, columns: list[str] | None, rows: int) -> list[str
             if numbers
             else ", ".join(dict.fromkeys(map(str, found[name][:200])))[:60]
         )
-        lines.append(f"  {name} [{entry.get('unit', '')}] {span}  {entry.get('description', '')}".rstrip())
+        lines.append(
+            f"  {name} [{head['units'].get(name) or ''}] {span}  {head['descriptions'].get(name) or ''}".rstrip()
+        )
     cells = [[_short(found[c][k]) for c in chosen] for k in range(min(rows, count))]
     widths = [max([len(c), *(len(r[i]) for r in cells)]) for i, c in enumerate(chosen)]
     for row in [chosen, *cells]:
@@ -141,7 +141,7 @@ def plot_table(path: Path, columns: list[str] | None, target: Path) -> None:
     from calcamp.data.tables import table_columns
 
     found, head = table_columns(path)
-    units = {entry["name"]: entry.get("unit", "") for entry in head["datatype"]}
+    units = head["units"]
     numeric = [
         c
         for c, v in found.items()
