@@ -86,6 +86,7 @@ _ALL = (
     Quantity("dipole_amplitude", "e-", "Trap pumping", "Electrons moved: half of bright minus dark; positive when the bright pixel is nearer the node.", (*_CQ, "register")),
     Quantity("persistence", "e-/pixel", "Persistence", "Charge released in the first latent frame by pixels that were saturated, over the reference frames. Detection at 3.5 sigma; else the 95 % upper limit, with is_limit true."),
     Quantity("persistence_tau", "s", "Persistence", "Time constant of the decay of the released charge over the latent frames."),
+    Quantity("stray_light", "e-/s", "Stray light", "Rate of light per pixel of the image area in a state of the chamber (key configuration): long less short exposure.", (*_CQ, "configuration")),
     # ---- warm
     Quantity("ramp_slope", "ADU/row", "Warm test", "Slope of the ramp that warm dark current draws along the rows of a forward read-out."),
     Quantity("injection_significance", "1", "Warm test", "Injected lines above the others, in standard deviations of the difference."),
