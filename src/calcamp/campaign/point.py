@@ -108,9 +108,7 @@ class BayesOptions(Options):
     """Forward model of spots: optics, diffusion and pixels, with a posterior."""
 
     stamp_radius: int = Field(10, description="half the side of the stamps of the model [px]")
-    walkers: int = Field(24, description="walkers of the ensemble sampler")
-    steps: int = Field(400, description="steps of each walker, the first quarter left out")
-    seed: int = Field(1, description="of the sampler: equal seeds give equal chains")
+    widths: int = Field(7, description="points of the grid over the diffraction pattern's width")
 
 
 class CrosstalkOptions(Options):
@@ -196,7 +194,7 @@ _PSF_SUBTASKS = (
         aliases=("corrBFE_G15", "basic_nobfe"),
         mem_mb=1200,
     ),
-    Subtask("bayes", after=("check", "basic"), options=BayesOptions, needs=_NEEDS, chamber_data=optics_data),
+    Subtask("bayes", after=("lock", "check", "basic"), options=BayesOptions, needs=_NEEDS, runtime_min=20),
     Subtask(
         "meta",
         scope="block",

@@ -1087,7 +1087,14 @@ def _flux_spot(key, light, width: float, share: float) -> dict:
     }
 
 
-TASKS = {"lock": lock, "basic": basic, "meta": meta}
+def bayes(ctx: runner.Context) -> None:
+    """Forward model of the spots of PSF tests."""
+    from calcamp.steps.psf import bayes as fit
+
+    fit(ctx)
+
+
+TASKS = {"lock": lock, "basic": basic, "meta": meta, "bayes": bayes}
 
 if __name__ == "__main__":
     sys.exit(runner.run("point", TASKS))

@@ -299,3 +299,79 @@ def _write_motion(ctx: runner.Context, shapes: dict) -> None:
             "scatter": "of the spots about it",
         },
     )
+
+
+# ---- forward model ----------------------------------------------------------------------------------------
+def bayes(ctx: runner.Context) -> None:
+    """Table ``forward``: posterior of diffraction width, blur and growth of every spot, one frame of each column."""
+    import numpy as np
+
+    from calcamp.analysis.forward import fit_spot
+    from calcamp.analysis.spots import cut_stamps
+    from calcamp.detector.dq import BADMASK
+    from calcamp.steps.point import _by_spot, image_area
+
+    shapes = [
+        r
+        for r in ctx.rows("basic", "shapes")
+        if not r["flag"] and not r["saturated"] and r["x_ccd"] is not None
+    ]
+    first: dict[int, int] = {}
+    for row in shapes:
+        first.setdefault(row["column"], row["obsid"])
+    chosen = set(first.values())
+    radius = ctx.options["stamp_radius"]
+    held: dict[tuple, list] = {}
+    noise: dict[str, list[float]] = {q: [] for q in QUADRANTS}
+    for exposure in ctx.exposures:
+        if exposure.obsid not in chosen:
+            continue
+        image = ctx.prepared(exposure)
+        bad = (image.dq_frame & int(BADMASK)) != 0
+        mine = [r for r in shapes if r["obsid"] == exposure.obsid]
+        areas = [image_area(ctx.detector, r["quadrant"]) for r in mine]
+        x, y = [r["x_ccd"] for r in mine], [r["y_ccd"] for r in mine]
+        stamps, corners, _ = cut_stamps(image.frame, x, y, radius, areas)
+        masks, _, _ = cut_stamps(bad, x, y, radius, areas)
+        for k, row in enumerate(mine):
+            start = (
+                row["flux"],
+                row["x_ccd"] - corners[k, 1],
+                row["y_ccd"] - corners[k, 0],
+                0.8 * 0.5 * (row["xx"] + row["yy"]),
+                0.0,
+            )
+            key = (ctx.ccd, row["quadrant"], row["spot"])
+            held.setdefault(key, []).append((stamps[k], np.isfinite(stamps[k]) & ~(masks[k] > 0), start))
+        for quadrant in QUADRANTS:
+            noise[quadrant].append(image.offsets[quadrant].noise)
+    ctx.current = None
+    gains = ctx.gains()
+    rows = []
+    for done, key in enumerate(_by_spot(shapes), 1):
+        members = held.get(key, [])
+        quadrant = key[1]
+        made = fit_spot(
+            np.array([m[0] for m in members]),
+            np.array([m[1] for m in members]),
+            np.array([m[2] for m in members]),
+            gains[quadrant][0],
+            float(np.nanmedian(noise[quadrant])) if noise[quadrant] else 1.3,
+            np.linspace(0.0, 1.8, ctx.options["widths"]),
+        )
+        values = {name: getattr(made, name) for name in made.__dataclass_fields__ if name != "reason"}
+        rows.append({"ccd": key[0], "quadrant": quadrant, "spot": key[2], **values, "flag": made.reason})
+        ctx.progress(done, 20)
+    names = "ccd quadrant spot airy airy_err blur blur_err growth growth_err chi2_dof worst n flag"
+    ctx.write_table(
+        "forward",
+        {n: [r[n] for r in rows] for n in names.split()},
+        units=dict.fromkeys(("airy", "airy_err", "blur", "blur_err"), "px"),
+        descriptions={
+            "airy": "FWHM of the diffraction pattern",
+            "blur": "FWHM of the Gaussian blur (optics and diffusion together) at no signal",
+            "growth": "of the blur's sigma², px² per 10 000 ADU of peak",
+            "worst": "largest residual over its error",
+            "flag": "poor fit: chi2/dof above 4 or a residual above 10 errors",
+        },
+    )

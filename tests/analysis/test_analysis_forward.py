@@ -1,0 +1,47 @@
+"""Forward model of a spot at several levels: diffraction width, blur, growth."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from support import assert_pulls
+
+from calcamp.analysis.forward import fit_spot
+from calcamp.analysis.spots import FWHM
+from calcamp.simulate.optics import spot_image
+
+SIDE, GAIN, NOISE = 21, 3.5, 1.25
+
+
+def stamps_of(rng, airy=0.9, variance=0.45, growth=0.02):
+    stamps, start = [], []
+    for level in (0.05, 0.25, 0.5, 0.75, 0.9):
+        v = variance + growth * level
+        x, y = 10 + rng.uniform(-0.5, 0.5, 2)
+        light = 9.8e5 * level * spot_image(x, y, (v, v, 0.0), airy_fwhm=airy, size=48)[:SIDE, :SIDE]
+        stamps.append(np.rint(rng.poisson(light) / GAIN + rng.normal(0, NOISE, light.shape)))
+        start.append((9.8e5 * level / GAIN, x + 0.1, y - 0.1, 0.6, 0.0))
+    return np.array(stamps), np.array(start)
+
+
+def test_optics_and_blur_are_told_apart():
+    rng = np.random.default_rng(1)
+    pulls = []
+    for _ in range(5):
+        stamps, start = stamps_of(rng)
+        made = fit_spot(stamps, np.ones(stamps.shape, bool), start, GAIN, NOISE)
+        assert not made.reason
+        assert 0.85 < made.chi2_dof < 1.15
+        assert abs(made.airy - 0.9) < 0.03
+        pulls.append(
+            [(made.airy - 0.9) / made.airy_err, (made.blur - FWHM * math.sqrt(0.45)) / made.blur_err]
+        )
+    # stamps of both renderers differ by what wraps round: 0.002 px of the diffraction pattern
+    assert_pulls(np.array(pulls)[:, 0], bias=0.7, excess=0.3, what="diffraction width")
+    assert_pulls(np.array(pulls)[:, 1], bias=0.7, excess=0.3, what="blur")
+
+
+def test_too_few_levels():
+    stamps, start = stamps_of(np.random.default_rng(2))
+    assert fit_spot(stamps[:2], np.ones((2, SIDE, SIDE), bool), start[:2], GAIN, NOISE).reason

@@ -1,0 +1,145 @@
+"""The point-source tests as a user runs them: from simulated frames to verdict and report, and into the chamber profile."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tests.workflow.conftest import calcamp, make_workspace, snakemake, verdict
+
+SESSION = """\
+session: D11
+block: NOSTROMO
+filled_in_by: A. Analyst
+elvis: 7.5.X
+mode: aim
+data: {root: data, day_folders: [12_Mar_19]}
+results: results
+tests:
+  FOCUS00_800: {do: all}
+  PSFLUX00_800: {do: all}
+"""
+
+
+def simulate(folder, *settings, seed=5):
+    session = make_workspace(folder, SESSION)
+    extra = [part for setting in settings for part in ("--set", setting)]
+    done = calcamp(
+        "simulate", session, "--into", "data", "--seed", seed, "--detector", "ccd273-mini", *extra, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(next(folder.glob("data_truth/*_truth.json")).read_text())
+
+
+@pytest.fixture(scope="module")
+def focused(tmp_path_factory):
+    """(folder, truth) of a session that ran to its reports."""
+    folder = tmp_path_factory.mktemp("point")
+    truth = simulate(folder, "spots.bf_a00=0")
+    done = snakemake("-c2", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, truth
+
+
+def true_focus(truth):
+    """{ccd: mean best focus of its spots}, mm."""
+    found = {}
+    for channel in truth["channels"]:
+        spots = channel["params"]["spots"]
+        settings = spots["settings"]
+        nominal = settings["focus"]["4"] + settings["focus_offset"] + settings["chromatic"].get("800", 0.0)
+        found.setdefault(channel["ccd"], []).extend(nominal + z for z in spots["z_offset"])
+    return {ccd: sum(values) / len(values) for ccd, values in found.items()}
+
+
+def test_focus_is_found_with_its_error(focused):
+    folder, truth = focused
+    told = verdict(folder, "FOCUS00_800")
+    assert told["status"] == "complete"
+    assert told["verdict"] == "pass", told["flags"]
+    focus = {h.get("ccd"): h for h in told["headline"] if h["quantity"] == "best_focus"}
+    width = {h.get("ccd"): h for h in told["headline"] if h["quantity"] == "fwhm_best"}
+    for ccd, mean in true_focus(truth).items():
+        # the plane at the CCD's centre differs from the mean of the spots by what the pattern is off centre
+        assert abs(focus[ccd]["value"] - mean) < 0.006
+        assert 0 < focus[ccd]["err"] < 0.002
+        assert abs(width[ccd]["value"] / 2.0 - 1) < 0.004
+    assert abs(focus[None]["value"] - sum(focus[c]["value"] for c in (1, 2, 3)) / 3) < 1e-9
+    assert (folder / "results/D11/FOCUS00_800/FOCUS00_800_report.pdf").stat().st_size > 50_000
+
+
+def test_flux_agrees_between_tests(focused):
+    folder, _ = focused
+    times = {}
+    for test in ("FOCUS00_800", "PSFLUX00_800"):
+        entries = [
+            h
+            for h in verdict(folder, test)["headline"]
+            if h["quantity"] == "saturation_time" and not h.get("ccd")
+        ]
+        times[test] = entries[0]["value"]
+        assert entries[0]["err"] > 0
+    assert times["PSFLUX00_800"] == pytest.approx(times["FOCUS00_800"], rel=0.02)
+    assert verdict(folder, "PSFLUX00_800")["verdict"] == "pass"
+
+
+def test_second_run_does_nothing(focused):
+    folder, _ = focused
+    done = snakemake("-n", cwd=folder)
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+def test_result_goes_into_the_chamber_and_the_scripts(focused):
+    """FOCUS00 → calcamp chamber set-focus → scripts anew → --diff shows the new mirror positions."""
+    folder, _ = focused
+    (folder / "config" / "chambers").mkdir(exist_ok=True)
+    equipment = {"operator": "unk", "sn_roe": "FM15", "sn_rpsu": "FM15"}
+    equipment |= {"sn_ccd1": "14888-88-81", "sn_ccd2": "14888-88-82", "sn_ccd3": "14888-88-83"}
+    wanted = folder / "scripts.json"
+    asked = {
+        "equipment": equipment,
+        "elvis": "7.5.X",
+        "CHAMBER": "B_NOSTROMO",
+        "camptype": "Full",
+        "outpath": "old",
+    }
+    wanted.write_text(json.dumps({**asked, "toWrite": {"FOCUS00": 1, "PSF01": 1, "BIAS01": 1}}))
+    before = calcamp("scripts", wanted, "-o", "old", cwd=folder)
+    assert before.returncode == 0, before.stderr
+    found = verdict(folder, "FOCUS00_800")
+    best = next(h["value"] for h in found["headline"] if h["quantity"] == "best_focus" and not h.get("ccd"))
+    done = calcamp("chamber", "set-focus", "B_NOSTROMO", "results/D11/FOCUS00_800", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "FOCUS00_800 of session D11" in done.stdout
+    shown = json.loads(calcamp("chamber", "show", "B_NOSTROMO", "--json", cwd=folder).stdout)
+    assert shown["slots"][0]["mirror_mm"] == pytest.approx(best, abs=1e-3)
+    after = calcamp("scripts", wanted, "-o", "new", "--diff", "old", cwd=folder)
+    changes = after.stdout.partition("changes since")[2]
+    assert after.returncode == 0, after.stderr
+    assert "mirr_pos" in changes
+    assert "exptime" not in changes
+
+
+# ---- bad data -----------------------------------------------------------------------------------------------
+def test_a_missing_frame_and_missing_stars(tmp_path):
+    """One frame is lost and four stars of CCD2 are dark: the others are measured, the flag says which and why."""
+    session = make_workspace(tmp_path, SESSION.replace("  PSFLUX00_800: {do: all}\n", ""))
+    from calcamp.config import lookup
+    from calcamp.simulate import simulate_session
+
+    found = lookup.load_all(session, {})
+    simulate_session(
+        found.session, found.block, found.chamber, into=tmp_path / "data", detector=found.detector, seed=6,
+        faults=["missing_fits:1002:1"], settings={"spots.missing": ("2EA", "2FC", "2GE", "2HB", "3FA")},
+    )  # fmt: skip
+    done = snakemake("-c2", cwd=tmp_path)
+    told = verdict(tmp_path, "FOCUS00_800")
+    assert told["status"] == "incomplete", done.stdout + done.stderr
+    names = {(f["name"], f["scope"].get("ccd")) for f in told["flags"]}
+    assert ("STARS_MISSING", 2) in names
+    assert ("STARS_MISSING", 3) not in names
+    causes = " ".join(f["cause"] for f in told["flags"] if f["name"] == "STARS_MISSING")
+    assert "4 stars missing" in causes
+    focus = {h.get("ccd"): h["value"] for h in told["headline"] if h["quantity"] == "best_focus"}
+    assert all(abs(value - 47.2) < 0.1 for value in focus.values())
+    assert (tmp_path / "results/D11/FOCUS00_800/FOCUS00_800_report.pdf").is_file()
