@@ -330,3 +330,58 @@ def test_a_disk_that_fails_is_shown_and_stops_no_warning(tmp_path, monkeypatch):
 def test_thresholds_are_checked():
     with pytest.raises(ValueError, match="near"):
         Thresholds(near=0.9)
+
+
+SESSION = """session: D11
+block: NOSTROMO
+filled_in_by: A. Analyst
+elvis: 7.5.X
+mode: wait
+data: {root: ROOT, day_folders: [12_Mar_19]}
+results: results
+tests:
+  BIAS01: {do: [check]}
+"""
+
+
+def test_session_progress_wrong_rows_and_verdicts(tmp_path):
+    day = Day(tmp_path / "12_Mar_19")
+    for obsid in range(17283, 17286):
+        day.expose(17283 + obsid - 17283, images=False)
+    session = tmp_path / "D11.yaml"
+    session.write_text(SESSION.replace("ROOT", str(tmp_path)))
+    monitor = make(tmp_path, session=session)
+    monitor.session.look()
+    monitor.look()
+    state = monitor.state()["session"]
+    assert state["fault"] == ""
+    test = state["tests"][0]
+    assert (test["test"], test["frames"], test["declared"], test["current"]) == ("BIAS01", 3, 10, True)
+    assert test["minutes_left"] > 1
+    assert state["expected_end"].startswith("2019-03-12T07:")
+    day.expose(17286, images=False, exptime=55.0)
+    monitor.session.look()
+    assert (
+        any("exptime is 55" in text for text in monitor.session.wrong.values())
+        or 17286 in monitor.session.wrong
+    )
+    folder = tmp_path / "results" / "D11" / "BIAS01"
+    folder.mkdir(parents=True)
+    (folder / "verdict.json").write_text(json.dumps({"verdict": "pass", "status": "complete", "flags": []}))
+    (folder / "BIAS01_report.html").write_text("x")
+    assert monitor.session.look()
+    assert monitor.session.verdicts[0]["verdict"] == "pass"
+    assert monitor.session.verdicts[0]["reports"] == ["html"]
+    session.write_text("session: [")
+    os.utime(session, (1, 1))
+    monitor.session.look()
+    assert "D11.yaml" in monitor.session.fault
+    assert monitor.session.progress, "what was known stays"
+
+
+def test_heartbeat(tmp_path):
+    Day(tmp_path / "12_Mar_19").hk(1)
+    monitor = make(tmp_path)
+    (tmp_path / "state").mkdir(exist_ok=True)
+    monitor._beat()
+    assert (tmp_path / "state" / "monitor.alive").read_text().strip()

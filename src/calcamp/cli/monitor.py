@@ -166,6 +166,9 @@ def _run(
     looker.start()
     shown = "127.0.0.1" if host in ("0.0.0.0", "127.0.0.1") else host
     print(f"page: http://{shown}:{port}/#token={token}", file=sys.stderr, flush=True)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # the server ends on these and raises them once more when it has ended: nothing is left to do then
+        signal.signal(number, lambda *_: None)
     try:
         web.run()
     finally:

@@ -359,16 +359,19 @@ class Verification:
         self.state_file = state_file
         self.seen: dict[str, list] = {}
         self.bad: dict[str, str] = {}
-        if state_file is not None and Path(state_file).is_file():
-            with contextlib.suppress(InputError):
-                data = read_json(state_file)
-                if isinstance(data, dict) and data.get("target") == rsync.target.text:
-                    self.seen = {
-                        k: v
-                        for k, v in dict(data.get("seen", {})).items()
-                        if isinstance(v, list) and len(v) == 3
-                    }
-                    self.bad = {str(k): str(v) for k, v in dict(data.get("bad", {})).items()}
+        self._load()
+
+    def _load(self) -> None:
+        """Take over what is on disk: the command ``calcamp verify-backup`` may have written it meanwhile."""
+        if self.state_file is None or not Path(self.state_file).is_file():
+            return
+        with contextlib.suppress(InputError):
+            data = read_json(self.state_file)
+            if isinstance(data, dict) and data.get("target") == self.rsync.target.text:
+                seen, bad = data.get("seen"), data.get("bad")
+                if isinstance(seen, dict) and isinstance(bad, dict):
+                    self.seen = {k: v for k, v in seen.items() if isinstance(v, list) and len(v) == 3}
+                    self.bad = {str(k): str(v) for k, v in bad.items()}
 
     def run(
         self,
@@ -381,6 +384,7 @@ class Verification:
     ) -> Verified:
         """Verify files not verified within `older_than_s`, at most about `max_bytes` and `seconds`."""
         begin = now = time.time()
+        self._load()
         files = files_of(self.rsync.folder)
         report = Verified()
         young = {n for n, (_, m) in files.items() if now - m / 1e9 < settle_s}

@@ -29,6 +29,7 @@ from calcamp.monitor.settings import Channel, MonitorFile
 
 STATE_SCHEMA = 1
 SAVE_POSITIONS_S = 30.0
+HEARTBEAT_S = 20.0  # monitor.alive is written so often: its age tells from outside whether the monitor lives
 TREND_S = 300.0  # the trend arrow compares with readings this long ago
 SOURCE_SEVERITY = {"HK_STOPPED": 2}  # the others: 1
 
@@ -250,6 +251,8 @@ class Monitor:
         while not self._stopping.is_set():
             begin = time.monotonic()
             self.look()
+            if self._is_due("heartbeat", HEARTBEAT_S):
+                self._guarded("heartbeat", self._beat)
             pause = 0.0 if self.hk.loading else self.settings.periods.house_keeping
             self._stopping.wait(max(0.0, pause - (time.monotonic() - begin)))
         with self._lock:
@@ -259,6 +262,11 @@ class Monitor:
         for sender in self.senders:
             sender.stop()
         self.log.write("end", "calcamp monitor ended")
+
+    def _beat(self) -> None:
+        if self.state_file is not None:
+            alive = self.state_file.with_name(self.state_file.name.replace(".state.json", ".alive"))
+            alive.write_text(f"{_clock_text(self.clock())}\n", encoding="ascii")
 
     def stop(self) -> None:
         self._stopping.set()
