@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from calcamp.data.files import read_json, write_atomic, write_json
+from calcamp.report import custodian
 from calcamp.report.base import BAD_STATES, as_dict, as_list, is_number, scope_text
 
 SUMMARY_SCHEMA = 1
@@ -93,6 +94,9 @@ def collect(
         "ended_with_errors": bool(failed or any(t["errors"] for t in tests)),
         "counts": {word: words.count(word) for word in dict.fromkeys(words)},
         "tests": tests,
+        "custodian": custodian.proposals(
+            root, verdicts, {p.stem: as_dict(_read(p).get("judging")) for p in _plans(root)}
+        ),
     }
 
 
@@ -397,6 +401,9 @@ def closing(summary: dict) -> list[str]:
         ]
         if test["errors"]:
             lines.append("Executed with ERROR(s)")
+    proposed = custodian.lines(summary.get("custodian") or [])
+    if proposed:
+        lines += ["_", "For the custodian of the chamber profile:", *proposed]
     return [*lines, "_", "_", "_", "_", _RULE]
 
 

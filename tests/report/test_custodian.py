@@ -1,0 +1,66 @@
+"""The list for the custodian of the chamber profile, from the verdicts of a session."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from calcamp.report.custodian import lines, proposals
+
+ROOT = Path("results/D11")
+
+
+def verdict(*headline, **more):
+    return {"status": "complete", "chamber": "B_NOSTROMO", "headline": list(headline), **more}
+
+
+def focus(value, err=2e-4, **keys):
+    return {"quantity": "best_focus", "value": value, "err": err, "wavelength": 800, **keys}
+
+
+def flux(value, err, **keys):
+    return {"quantity": "saturation_time", "value": value, "err": err, "wavelength": 800, **keys}
+
+
+def test_focus_that_moved_is_proposed_with_its_command():
+    plans = {"FOCUS00_800": {"chamber_data": {"mirror": 47.2, "saturation_time": 2.2}}}
+    told = verdict(focus(47.23), focus(47.22, ccd=1), flux(2.21, 0.002, source="point"))
+    entries = proposals(ROOT, {"FOCUS00_800": told}, plans)
+    assert [e["what"] for e in entries] == ["focus", "saturation time, point source"]
+    assert entries[0]["needed"] is True
+    assert entries[0]["command"] == "calcamp chamber set-focus B_NOSTROMO results/D11/FOCUS00_800"
+    assert entries[1]["needed"] is False
+    text = lines(entries)
+    assert "47.2 mm" in text[0]
+    assert "CHANGE" in text[0]
+    assert "no change" in text[1]
+
+
+def test_differences_within_the_errors_need_nothing():
+    plans = {"FOCUS00_800": {"chamber_data": {"mirror": 47.2}}}
+    assert proposals(ROOT, {"FOCUS00_800": verdict(focus(47.21, 0.01))}, plans)[0]["needed"] is False
+    assert proposals(ROOT, {"FOCUS00_800": verdict(focus(47.21))}, {})[0]["needed"] is None
+
+
+def test_flux_of_the_flat_source_is_the_mean_of_the_channels():
+    told = verdict(*(flux(3.5 + 0.1 * k, 0.01, ccd=1, quadrant=q) for k, q in enumerate("EFGH")))
+    (entry,) = proposals(ROOT, {"FLATFLUX00_800": told}, {})
+    assert abs(entry["found"] - 3.65) < 1e-9
+    assert abs(entry["err"] - 0.005) < 1e-9
+    assert "flat" in entry["what"]
+
+
+def test_pattern_that_moved():
+    cells = [
+        {"check": "lock_shift", "ccd": 1, "value": 55.0},
+        {"check": "lock_shift", "ccd": 2, "value": 3.0},
+    ]
+    (entry,) = proposals(ROOT, {"FOCUS00_800": verdict(compliance=cells)}, {})
+    assert "CCD1 55 px" in entry["change"]
+    assert "CCD2" not in entry["change"]
+    assert lines([entry])
+
+
+def test_what_was_not_measured_proposes_nothing():
+    assert proposals(ROOT, {"FOCUS00_800": verdict(focus(None))}, {}) == []
+    assert proposals(ROOT, {"FOCUS00_800": {"status": "failed", "headline": [focus(47.3)]}}, {}) == []
+    assert proposals(ROOT, {"BIAS01": {}}, {}) == []
