@@ -90,9 +90,12 @@ def column_noise(stack: Sequence[np.ndarray], noise: Sequence[float]) -> np.ndar
     """Noise of each column over that of its frame, from all frames of the stack; 1 where it is the common one."""
     total = np.zeros(stack[0].shape[1])
     for half, sigma in zip(stack, noise, strict=True):
-        rows = half[:: max(1, half.shape[0] // 256)].astype(np.float32) * np.float32(STEP / sigma)
-        total += np.square(np.clip(rows, -4, 4)).mean(axis=0)
-    ratio = np.sqrt(total / len(stack))
+        # The median of the moduli: dipoles of a column do not count as its noise, nor do masked pairs (0).
+        rows = np.sort(np.abs(half[:: max(1, half.shape[0] // 256)]), axis=0)
+        masked = (rows == 0).sum(axis=0)
+        at = np.minimum((rows.shape[0] + masked) // 2, rows.shape[0] - 1)
+        total += rows[at, np.arange(rows.shape[1])] * (STEP / sigma)
+    ratio = total / len(stack)
     middle = float(np.median(ratio[ratio > 0])) if (ratio > 0).any() else 1.0
     return np.where(ratio > 0, ratio / middle, 1.0)
 
@@ -209,21 +212,28 @@ def find_dipoles(stack, white, shapes, noise, scale, sharp: np.ndarray, cut: flo
     weights = shapes @ white
     level = sharp[row, column].astype(float)
     order = {(int(r), int(c)): k for k, (r, c) in enumerate(zip(row, column, strict=True))}
-    before = np.array([order.get((int(r) - 1, int(c)), -1) for r, c in zip(row, column, strict=True)], int)
-    after = np.array([order.get((int(r) + 1, int(c)), -1) for r, c in zip(row, column, strict=True)], int)
+
+    def link(shift):
+        return np.array(
+            [order.get((int(r) + shift, int(c)), -1) for r, c in zip(row, column, strict=True)], int
+        )
+
+    before, after, far_before, far_after = link(-1), link(1), link(-2), link(2)
     state = np.zeros(row.size, int)  # 0 waiting, 1 accepted, -1 dropped
-    for _ in range(6):
+    for _ in range(8):
         waiting = state == 0
         if not waiting.any():
             break
         strength = np.where(waiting, np.abs(level), -1.0)
-        left = np.where(before >= 0, strength[before], -1.0)
-        right = np.where(after >= 0, strength[after], -1.0)
-        chosen = waiting & (strength >= left) & (strength > right)
+        chosen = waiting.copy()
+        # Strongest within two pairs: the pair between two dipoles may show neither.
+        for neighbour, strict in ((before, False), (far_before, False), (after, True), (far_after, True)):
+            other = np.where(neighbour >= 0, strength[neighbour], -1.0)
+            chosen &= (strength > other) if strict else (strength >= other)
         state[chosen] = 1
-        for link in (before, after):
-            here = np.flatnonzero(chosen & (link >= 0))
-            there = link[here]
+        for neighbour in (before, after):
+            here = np.flatnonzero(chosen & (neighbour >= 0))
+            there = neighbour[here]
             open_ = state[there] == 0
             # The accepted dipole put -A/2 into this pair.
             np.add.at(values, there[open_], 0.5 * values[here[open_]])
@@ -400,9 +410,11 @@ def fit_traps(
     status = np.full(traps, "ok", dtype="U8")
     status[lowest > poor * max(dof, 1)] = "poor"
     status[many > 1] = "multiple"
+    # A wide interval beyond the times of the scan is a limit, not a value.
+    wide = high95 - low95 > math.log(5.0)
     edge = 0.5 * (log_grid[1] - log_grid[0])
-    status[low95 <= log_grid[0] + edge] = "upper"
-    status[high95 >= log_grid[-1] - edge] = "lower"
+    status[(low95 <= log_grid[0] + edge) | (wide & (log_tau < math.log(1.5 * np.min(steps_us))))] = "upper"
+    status[(high95 >= log_grid[-1] - edge) | (wide & (log_tau > math.log(0.8 * np.max(steps_us))))] = "lower"
     tau = np.exp(log_tau)
     pc = np.clip(free / many, 0.0, 1.0)
     return TrapFit(

@@ -1,0 +1,220 @@
+"""Trap pumping against traps that are clocked step by step: detection, amplitudes, emission times, species."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from tests.support import assert_pulls
+
+from calcamp.analysis import pumping
+from calcamp.config.lookup import load_clocks
+from calcamp.simulate.plugins import pumping as physics
+
+TIMES = np.array([50.0, 200, 1000, 2000, 4000, 8000])
+CYCLES, GAIN, LEVEL, NOISE = 5000, 3.5, 44000.0, 88.0  # e-/ADU, e-, e- per pixel
+CLOCKS = load_clocks("default").table("parallel")
+
+
+def response(mode, sign):
+    for position, terms in CLOCKS.signatures("half_EF").items():
+        if mode in terms and terms[mode].sign == sign:
+            t = terms[mode]
+            return pumping.Response(t.begin, t.end, t.hold, t.sign, t.pair, position)
+    raise AssertionError
+
+
+def frames(rng, traps, mode=123, shape=(300, 256)):
+    """Frames of one mode, ADU: pattern of columns, gradient, traps clocked by the simulator."""
+    pattern = 1 + 0.03 * rng.normal(size=shape[1])
+    out = []
+    for time in TIMES:
+        charge = LEVEL * pattern[None, :] * (1 + 0.01 * np.arange(shape[0])[:, None] / shape[0])
+        charge = charge + NOISE * rng.normal(size=shape)
+        gain = physics.moved(
+            CLOCKS,
+            mode,
+            "half_EF",
+            traps["position"],
+            time,
+            traps["tau"],
+            traps["tau_c"],
+            traps["pc"],
+            CYCLES,
+        )
+        gain = physics.fluctuate(rng, gain, CYCLES)
+        rows = traps["row"][:, None] + np.arange(-3, 4)
+        np.add.at(charge, (rows, np.broadcast_to(traps["column"][:, None], rows.shape)), gain)
+        out.append((charge / GAIN + 0.3 * rng.normal(size=(shape[0], 1))).astype(np.float32))
+    return out
+
+
+def draw(rng, number, shape=(300, 256), tau=(100, 10000), pc=(0.6, 1.0)):
+    sides = np.array([3.25, 0.75])
+    return {
+        "row": rng.integers(5, shape[0] - 5, number),
+        "column": rng.integers(0, shape[1], number),
+        "position": rng.choice(sides, number),
+        "tau": np.exp(rng.uniform(*np.log(tau), number)),
+        "tau_c": np.full(number, 2.0),
+        "pc": rng.uniform(*pc, number),
+    }
+
+
+def search(images, mask=None, cut=None):
+    stack = [pumping.half_differences(image, mask) for image in images]
+    noise = np.array([pumping.noise_of(half) for half in stack])
+    scale = pumping.column_noise(stack, noise)
+    white = pumping.whitening(noise)
+    shapes = pumping.templates(response(123, 1), TIMES, CYCLES, white, pumping.tau_grid(20, 30000, 24), 2.0)
+    sharp = pumping.significance(stack, white, shapes, scale)
+    cut = cut or pumping.detection_cut(sharp.size, shapes)
+    return pumping.find_dipoles(stack, white, shapes, noise, scale, sharp, cut), stack, noise
+
+
+def fit(found, sign):
+    here = np.sign(found.significance) == sign
+    return here, pumping.fit_traps(
+        found.amplitude[here] * GAIN, found.err[here] * GAIN, TIMES, [[response(123, sign)] * 6], CYCLES, 2.0
+    )
+
+
+def test_single_electrons_agree_with_the_means():
+    """Capture by capture: the simulator's periodic state is what single electrons do."""
+    rng = np.random.default_rng(1)
+    for position, time, tau, pc in (
+        (3.25, 200.0, 120.0, 0.6),
+        (0.75, 1000.0, 2000.0, 0.9),
+        (2.0, 200.0, 300.0, 0.8),
+    ):
+        arrays = (np.array([position]), time, np.array([tau]), np.array([2.0]), np.array([pc]))
+        mean = physics.moved(CLOCKS, 123, "half_EF", *arrays, CYCLES)[0]
+        drawn = physics.cycle_by_cycle(rng, CLOCKS, 123, "half_EF", position, time, tau, 2.0, pc, CYCLES)
+        assert np.abs(drawn - mean).max() < 5 * np.sqrt(np.abs(mean).max() + 1) + 1
+        assert abs(drawn.sum()) <= 1
+
+
+@pytest.mark.parametrize("mode", [123, 234, 341, 412])
+def test_every_place_is_seen_by_the_formula_of_the_table(mode):
+    """The response of the clock table is that of the clocked trap, for all places that the mode shows."""
+    for position, terms in CLOCKS.signatures("half_EF").items():
+        if mode not in terms:
+            continue
+        t = terms[mode]
+        r = pumping.Response(t.begin, t.end, t.hold, t.sign, t.pair, position)
+        for time, tau in ((50.0, 70.0), (1000.0, 2000.0)):
+            arrays = (np.array([position]), time, np.array([tau]), np.array([2.0]), np.array([0.7]))
+            gain = physics.moved(CLOCKS, mode, "half_EF", *arrays, CYCLES)[0]
+            amplitude = 0.5 * (gain[3 + t.pair] - gain[3 + t.pair + 1])
+            assert amplitude * t.sign > 0
+            assert amplitude == pytest.approx(r.sign * 0.7 * r.electrons(time, tau, CYCLES, 2.0), rel=1e-6)
+
+
+def test_completeness_and_purity():
+    found_of, false = [], 0
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        traps = draw(rng, 60)
+        found, _, _ = search(frames(rng, traps))
+        false += len(found.row[found.kind == "dipole"])
+        shift = np.where(traps["position"] < 1, -1, 0)
+        for k in range(60):
+            hit = ((found.row == traps["row"][k] + shift[k]) & (found.column == traps["column"][k])).any()
+            found_of.append(hit)
+            false -= hit
+    assert np.mean(found_of) >= 0.97
+    assert false <= 3
+
+
+def test_no_traps_no_dipoles():
+    rng = np.random.default_rng(5)
+    # Half a false dipole is expected in each of the eight.
+    assert sum(search(frames(rng, draw(rng, 0)))[0].row.size for _ in range(8)) <= 12
+    empty = pumping.fit_traps(np.empty((0, 6)), np.empty((0, 6)), TIMES, [[response(123, 1)] * 6], CYCLES)
+    assert empty.tau.size == 0
+
+
+@pytest.mark.parametrize("tau", [70.0, 300.0, 1500.0, 5000.0, 12000.0])
+def test_pulls_of_emission_times(tau):
+    """Forced photometry of 300 traps per time constant, read from images; no value piles up at a start."""
+    pulls, ratio = [], []
+    for seed in range(3):
+        rng = np.random.default_rng(int(tau) + seed)
+        number = 120
+        grid_column = np.arange(3, 3 + 2 * number, 2)
+        grid_row = 5 + rng.permutation(number) * 2
+        traps = {
+            "row": grid_row,
+            "column": grid_column,
+            "position": np.full(number, 3.25),
+            "tau": np.full(number, tau),
+            "tau_c": np.full(number, 2.0),
+            "pc": np.full(number, 0.8),
+        }
+        found, _, _ = search(frames(rng, traps), cut=5.0)
+        here, got = fit(found, -1)
+        keep = (np.abs(found.significance[here]) > 8) & (got.status == "ok")
+        assert keep.sum() > 0.95 * number
+        ratio += (got.tau[keep] / tau).tolist()
+        pulls += (np.log(got.tau[keep] / tau) * got.tau[keep] / got.tau_err[keep]).tolist()
+        assert ((got.pc >= 0) & (got.pc <= 1)).all()
+    assert len(ratio) >= 250
+    assert abs(np.median(ratio) - 1) < 0.02
+    assert_pulls(pulls, what=f"ln tau at {tau:g} us", bias=0.15, excess=0.08)
+
+
+def test_limits_outside_the_range():
+    """Beyond the times of the scan a trap has a limit of tau, which holds the truth."""
+    rng = np.random.default_rng(7)
+    r = response(123, 1)
+    mean = r.electrons(TIMES[None, :], np.full((400, 1), 6e4), CYCLES, 2.0)
+    data = rng.binomial(CYCLES, 0.5 * mean / CYCLES) + 40 * rng.normal(size=mean.shape)
+    got = pumping.fit_traps(data, np.full(data.shape, 40.0), TIMES, [[r] * 6], CYCLES, 2.0)
+    assert (got.status == "lower").mean() > 0.5
+    assert (got.tau_low < 6e4).mean() > 0.9
+
+
+def test_neighbouring_dipoles_are_solved_together():
+    rng = np.random.default_rng(11)
+    traps = {
+        "row": np.array([100, 101, 200]),
+        "column": np.array([50, 50, 80]),
+        "position": np.full(3, 3.25),
+        "tau": np.array([1500.0, 1500.0, 1500.0]),
+        "tau_c": np.full(3, 2.0),
+        "pc": np.array([0.9, 0.7, 0.8]),
+    }
+    found, _, _ = search(frames(rng, traps))
+    strong = np.abs(found.significance) > 7
+    assert found.row[strong].tolist() == [100, 101, 200]
+    assert found.blended[strong].tolist() == [True, True, False]
+    truth = -traps["pc"][:, None] * response(123, -1).electrons(TIMES[None, :], 1500.0, CYCLES, 2.0) / GAIN
+    assert (np.abs(found.amplitude[strong] - truth) < 4.5 * np.hypot(found.err[strong], 30 / GAIN)).all()
+
+
+def test_cosmic_rays_and_masks_are_no_dipoles():
+    rng = np.random.default_rng(13)
+    images = frames(rng, draw(rng, 0))
+    images[3][120, 40] += 4000
+    images[2][60:64, 100] += 3000
+    images[5][200:, 7] += 50000
+    mask = np.zeros(images[0].shape, bool)
+    mask[200:, 7] = True
+    found, _, _ = search(images, mask)
+    assert (found.kind != "dipole").sum() >= 1
+    assert (found.kind == "dipole").sum() <= 2
+
+
+def test_species():
+    rng = np.random.default_rng(17)
+    truth = np.concatenate(
+        [rng.normal(np.log10(t), 0.1, n) for t, n in ((120, 200), (2000, 400), (20000, 150))]
+    )
+    err = np.full(truth.size, 0.08)
+    tau = 10 ** (truth + err / np.log(10) * rng.normal(size=truth.size))
+    found = pumping.find_species(tau, tau * err)
+    assert len(found) == 3
+    for s, (t, n) in zip(found, ((120, 200), (2000, 400), (20000, 150)), strict=True):
+        assert abs(s.tau - t) < 4 * s.tau_err
+        assert s.n == pytest.approx(n, rel=0.05)
+        assert s.width == pytest.approx(0.1, abs=0.02)
+    assert pumping.find_species(tau[:3], tau[:3] * 0.1) == []
