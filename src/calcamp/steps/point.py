@@ -186,8 +186,7 @@ def _lock_on(ctx: runner.Context, pattern: dict, bad) -> dict | None:
             break
     if best is None:
         ctx.flag("STARS_MISSING", "no frame to lock on can be read")
-    elif not best["lock"].ok:
-        # Scale, rotation and shift are judged by the limits of the session; the rest is said here.
+    elif not _is_judged(ctx, best["lock"]):
         ctx.flag("STARS_MISSING", best["lock"].reason, obsid=best["obsid"])
     return best
 
@@ -195,6 +194,12 @@ def _lock_on(ctx: runner.Context, pattern: dict, bad) -> dict | None:
 def _all(value, names: str) -> dict:
     """The same value, such as a unit, for several names."""
     return dict.fromkeys(names.split(), value)
+
+
+def _is_judged(ctx: runner.Context, made) -> bool:
+    """Whether the limits of the session judge all of it: scale, rotation, shift and missing stars of a found pattern."""
+    found = made.transform is not None and made.matched >= ctx.options["least_stars"]
+    return found and not made.rms > ctx.options["residual_px"]
 
 
 def _columns(rows: list[dict], names: str) -> dict[str, list]:
