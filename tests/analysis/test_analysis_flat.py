@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from support import assert_pulls
-
 from calcamp.analysis import flat as f
+from support import assert_pulls
 
 GAIN = 3.5
 SHAPE = (256, 256)
@@ -87,7 +86,7 @@ def test_error_plane_is_the_noise_of_the_master():
 
 
 def test_edges_are_as_good_as_the_middle():
-    made, map_ = stack(np.random.default_rng(6), 15, 0.3)
+    made, _ = stack(np.random.default_rng(6), 15, 0.3)
     result = made.finish()
     model = f.illumination_model(result.mean())
     ratio = model / light()
