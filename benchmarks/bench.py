@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "bench"
 
 #: Rows of the table: test, must and aim (wall s, raw to PDF on 2 cores).
-ROWS = {"BIAS01": (20, 10), "DARK01": (12, 6)}
+ROWS = {"BIAS01": (20, 10), "DARK01": (12, 6), "COSMETICS00": (25, 12)}
 
 SESSION = """\
 session: {name}
