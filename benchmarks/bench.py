@@ -21,7 +21,15 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "bench"
 
 #: Rows of the table: test, must and aim (wall s, raw to PDF on 2 cores).
-ROWS = {"BIAS01": (20, 10), "DARK01": (12, 6), "COSMETICS00": (25, 12), "FOCUS00_800": (15, 8)}
+ROWS = {
+    "BIAS01": (20, 10),
+    "DARK01": (12, 6),
+    "COSMETICS00": (25, 12),
+    "FOCUS00_800": (15, 8),
+    # FLAT_STB, 45 frames, stands for the FLAT tests: the figures of 42 frames in proportion
+    "PTC02_730": (50, 25),
+    "FLAT_STB": (32, 16),
+}
 
 SESSION = """\
 session: {name}

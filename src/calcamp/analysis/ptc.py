@@ -47,7 +47,7 @@ def tile_means(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean of each tile within `sigma` robust scatters of its median.
 
-    The window is so wide that it leaves out only what is no flat light (cosmic rays, defects). A sixteenth of the
+    The window is so wide that it leaves out only what is no flat light (cosmic rays, defects). A sample of the
     pixels sets it.
 
     Parameters
@@ -67,13 +67,15 @@ def tile_means(
     mean, std, n = np.full(shape, NAN), np.full(shape, NAN), np.zeros(shape)
     starts = np.asarray(columns[:-1])
     widths = np.diff(columns)
+    # about a thousand pixels set the window of a tile
+    step = 8 if (rows[-1] - rows[0]) * (columns[-1] - columns[0]) > (1 << 20) else 4
     for i, (r0, r1) in enumerate(pairwise(rows)):
         strip = image[r0:r1]
         bad = None if mask is None else mask[r0:r1]
         centre, half = np.zeros(shape[1], np.float32), np.zeros(shape[1], np.float32)
         for j, (c0, c1) in enumerate(pairwise(columns)):
-            sample = strip[::4, c0:c1:4]
-            sample = sample.reshape(-1) if bad is None else sample[~bad[::4, c0:c1:4]]
+            sample = strip[::step, c0:c1:step]
+            sample = sample.reshape(-1) if bad is None else sample[~bad[::step, c0:c1:step]]
             if sample.size < 16:
                 sample = strip[:, c0:c1] if bad is None else strip[:, c0:c1][~bad[:, c0:c1]]
             if sample.size:
