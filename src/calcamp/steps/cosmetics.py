@@ -534,7 +534,7 @@ def meta(ctx: runner.Context) -> None:
 
     from calcamp.data.products import load_mask
     from calcamp.detector.arrays import quadrant_view
-    from calcamp.detector.dq import BADMASK
+    from calcamp.detector.dq import BADMASK, DQ
 
     made = sorted((ctx.sibling("masks") / "products").glob("EUC_DQ_*.fits"))
     if not made:
@@ -546,15 +546,18 @@ def meta(ctx: runner.Context) -> None:
     changes, tiles = [], []
     for quadrant in QUADRANTS:
         bad = (quadrant_view(new, quadrant, ctx.detector)[image] & np.uint32(BADMASK)) != 0
-        row = {"ccd": ctx.ccd, "quadrant": quadrant, "bad_pixels": int(bad.sum())}
+        # As the 0/1 mask: whole columns of the old rule included, they are in the mask in use too.
+        kept_out = np.uint32(BADMASK | DQ.WHOLE_COL)
+        masked = (quadrant_view(new, quadrant, ctx.detector)[image] & kept_out) != 0
+        row = {"ccd": ctx.ccd, "quadrant": quadrant, "masked": int(masked.sum())}
         if earlier is None:
             row |= dict.fromkeys(("kept", "new", "vanished"), math.nan) | {"flag": "no mask in use"}
         else:
-            was = (quadrant_view(earlier, quadrant, ctx.detector)[image] & np.uint32(BADMASK)) != 0
+            was = (quadrant_view(earlier, quadrant, ctx.detector)[image] & kept_out) != 0
             row |= {
-                "kept": float((bad & was).sum()),
-                "new": float((bad & ~was).sum()),
-                "vanished": float((~bad & was).sum()),
+                "kept": float((masked & was).sum()),
+                "new": float((masked & ~was).sum()),
+                "vanished": float((~masked & was).sum()),
                 "flag": "",
             }
         changes.append(row)
@@ -568,8 +571,8 @@ def meta(ctx: runner.Context) -> None:
         ]
     ctx.write_table(
         "mask_changes",
-        _table(changes, "ccd quadrant bad_pixels kept new vanished flag"),
-        units=dict.fromkeys(("bad_pixels", "kept", "new", "vanished"), "px"),
+        _table(changes, "ccd quadrant masked kept new vanished flag"),
+        units=dict.fromkeys(("masked", "kept", "new", "vanished"), "px"),
         descriptions={
             "new": "bad now, good in the mask in use",
             "vanished": "bad in the mask in use, good now",
