@@ -34,7 +34,8 @@ def call(*command: str) -> None:
 def workspace() -> None:
     """A fresh workspace: the session of the cook-book, the block with mini CCDs, the workflow."""
     shutil.rmtree(FOLDER, ignore_errors=True)
-    (FOLDER / "config" / "blocks").mkdir(parents=True)
+    for kind in ("blocks", "chambers"):
+        (FOLDER / "config" / kind).mkdir(parents=True)
     for name in ("D00.yaml", "D11.yaml"):
         shutil.copy(ROOT / "examples" / "nostromo" / name, FOLDER / name)
     text = (ROOT / "config" / "blocks" / "NOSTROMO.yaml").read_text()
@@ -122,7 +123,7 @@ def follow_session() -> None:
     run = subprocess.Popen([Path(sys.executable).parent / command[0], *command[1:]], cwd=FOLDER)
     results = FOLDER / "results_atCALDATA" / "D00"
     try:
-        while not (results / "BIAS02" / "waiting.json").is_file() and run.poll() is None:
+        while not (results / "FOCUS00_800" / "waiting.json").is_file() and run.poll() is None:
             time.sleep(0.1)
         call(
             *("calcamp", "simulate", "D00.yaml", "--live", "--speed", "60"),
@@ -134,9 +135,8 @@ def follow_session() -> None:
     finally:
         run.terminate()
     last = max(p.stat().st_mtime for p in (FOLDER / "atCALDATA" / "data" / "11_Mar_19").glob("*.fits"))
-    report = (results / "BIAS01" / "BIAS01_report.pdf").stat().st_mtime
-    when = "before" if report < last else "after"
-    print(f"The report of BIAS01 was there {abs(last - report):.1f} s {when} the last exposure of BIAS02.")
+    report = (results / "FOCUS00_800" / "FOCUS00_800_report.pdf").stat().st_mtime
+    print(f"The report of FOCUS00_800 was there {report - last:.1f} s after its last exposure.")
     call("calcamp", "status", "D00.yaml")
 
 
@@ -144,8 +144,11 @@ def main() -> None:
     started = time.monotonic()
     say("1. A workspace for block NOSTROMO: session D11 of the cook-book's practical case, mini CCDs")
     workspace()
-    say("2. Session D00 in wait mode: reports come while the acquisition is played, 60 times as fast as real")
+    say(
+        "2. Session D00, the focus, in wait mode while the acquisition is played, 60 times as fast as real; into the chamber profile"
+    )
     follow_session()
+    call("calcamp", "chamber", "set-focus", "B_NOSTROMO", "results_atCALDATA/D00/FOCUS00_800")
     say("3. The acquisition of session D11, simulated")
     call("calcamp", "simulate", "D11.yaml", "--into", "atCALDATA/data", "--seed", "14", "--jobs", "2")
     say("4. What would run")

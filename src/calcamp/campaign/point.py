@@ -64,6 +64,9 @@ class LockOptions(Options):
     shift_px: float = Field(1000.0, description="shift that is looked for [px]")
     stamp_radius: int = Field(20, description="half the side of a stamp, its centre left out [px]")
     aperture_px: float = Field(10.0, description="radius of the aperture [px]")
+    saturation_adu: float = Field(
+        58000.0, description="signal from which a pixel counts as saturated: it may bleed [ADU]"
+    )
     ring_px: float = Field(14.0, description="the level beside a spot is taken farther out than this [px]")
 
 
@@ -73,6 +76,9 @@ class ShapeOptions(Options):
     stamp_radius: int = Field(20, description="half the side of a stamp, its centre left out [px]")
     fit_radius: float = Field(12.0, description="pixels of the fit, or 4 sigma if that is more [px]")
     aperture_px: float = Field(10.0, description="radius of the aperture [px]")
+    saturation_adu: float = Field(
+        58000.0, description="signal from which a pixel counts as saturated: it may bleed [ADU]"
+    )
     ring_px: float = Field(14.0, description="the level beside a spot is taken farther out than this [px]")
     reject_sigma: float = Field(6.0, description="pixels farther from the model are left out (cosmic rays)")
     largest_chi2: float = Field(

@@ -362,6 +362,13 @@ def _stamps(ctx: runner.Context, frame, bad, stars: list[dict], radius: int):
     return stamps, good, corners
 
 
+def _full(ctx: runner.Context, stamps, level):
+    """Saturated pixels: at the end of the range, or so high that charge may bleed."""
+    return (stamps >= ctx.detector.full_scale) | (
+        stamps - level[:, None, None] >= ctx.options["saturation_adu"]
+    )
+
+
 def _look_at(ctx: runner.Context, exposure, data, stars, bad, gains) -> list[dict]:
     import numpy as np
 
@@ -370,8 +377,8 @@ def _look_at(ctx: runner.Context, exposure, data, stars, bad, gains) -> list[dic
     o = ctx.options
     stamps, good, corners = _stamps(ctx, data, bad, stars, o["stamp_radius"])
     gain = np.array([gains[s["quadrant"]][0] for s in stars])
-    full = stamps >= ctx.detector.full_scale
-    level = ring_background(stamps, good & ~full, o["ring_px"])
+    level = ring_background(stamps, good, o["ring_px"])
+    full = _full(ctx, stamps, level.level)
     signal = np.maximum(stamps - level.level[:, None, None], 0.0)
     variance = signal / gain[:, None, None] + level.noise[:, None, None] ** 2
     moments = adaptive_moments(stamps, good, level.level, variance)
@@ -529,11 +536,10 @@ def _shapes_of(ctx: runner.Context, exposure, stars, bad, gains, scans) -> list[
     o = ctx.options
     frame, wrong, scan = _frame(ctx, exposure, bad, scans)
     stamps, good, corners = _stamps(ctx, frame, wrong, stars, o["stamp_radius"])
-    raw = _is_raw(ctx)
-    full = stamps >= ctx.detector.full_scale if raw else ~good & np.isfinite(stamps) & (stamps > 45_000)
+    level = ring_background(stamps, good, o["ring_px"])
+    full = _full(ctx, stamps, level.level)
     saturated = full.sum(axis=(1, 2))
     gain = np.array([gains[s["quadrant"]][0] for s in stars])
-    level = ring_background(stamps, good & ~full, o["ring_px"])
     dark = np.array([v if (v := scan[s["quadrant"]][0]) is not None else NAN for s in stars], float)
     noise = np.array([v if (v := scan[s["quadrant"]][1]) is not None else NAN for s in stars], float)
     # Without a prescan: the level beside the spot has no photons of its own, and its noise is the read noise.
