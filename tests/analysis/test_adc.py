@@ -54,6 +54,14 @@ def test_a_bit_of_wrong_weight_shows_where_it_comes_on():
     assert np.nanmax(np.abs(pulls[np.isfinite(pulls)][3:])) < 6
 
 
+def test_a_narrow_level_is_not_taken_for_codes():
+    counts = histogram(IDEAL, 5)
+    counts += histogram(IDEAL, 6, mean=2650.0, sigma=1.2)
+    found = code_density(counts)
+    assert found.codes.min() > 20000
+    assert abs(found.worst_significance) < 5.5
+
+
 def test_too_few_pixels_say_nothing():
     found = code_density(np.zeros(65536, int))
     assert found.codes.size == 0

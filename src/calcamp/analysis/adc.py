@@ -104,6 +104,11 @@ def _expected(counts: np.ndarray) -> np.ndarray:
     right = np.convolve(counts, np.r_[np.ones(_HALF), np.zeros(_HALF + 1)] / _HALF, mode="same")
     middle = 0.5 * (left + right)
     smooth = np.abs(left - right) < 0.7 * np.maximum(middle, 1.0)
+    # A level narrower than the neighbourhood (bias, prescan) has as much to the left as to the right.
+    near = np.abs(x) <= 8
+    inner = np.convolve(counts, (near & use) / (near & use).sum(), mode="same")
+    outer = np.convolve(counts, ~near / (~near).sum(), mode="same")
+    smooth &= np.abs(inner - outer) < 0.3 * np.maximum(outer, 1.0)
     expected[~smooth] = 0.0
     expected[: _HALF + 1] = expected[-_HALF - 1 :] = 0.0
     return expected

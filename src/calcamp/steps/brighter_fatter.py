@@ -279,6 +279,7 @@ def extract_adc(ctx: runner.Context) -> None:
     """Table ``adc``: code density of the converters over all frames."""
     import numpy as np
 
+    from calcamp.analysis.adc import code_density
     from calcamp.analysis.statistics import histogram
     from calcamp.data.raw import RawError
     from calcamp.detector.arrays import quadrant_view
@@ -296,33 +297,35 @@ def extract_adc(ctx: runner.Context) -> None:
                     quadrant_view(raw.data, quadrant, ctx.detector)[ctx.detector.region("img")]
                 )
     ctx.current = None
-    rows = []
+    rows, bits = [], []
     for quadrant, count in counts.items():
-        window = np.convolve(count, np.ones(33) / 33, mode="same")
-        dense = window > 400
-        dense[0] = dense[-1] = False
-        with np.errstate(invalid="ignore", divide="ignore"):
-            dnl = np.where(dense, count / window - 1, np.nan)
-        noise = np.nanmean(1 / window[dense]) if dense.any() else math.nan
-        rms = float(np.nanvar(dnl) - noise) if dense.any() else math.nan
-        rows.append(
-            {"ccd": ctx.ccd, "quadrant": quadrant, "dnl_rms": math.copysign(math.sqrt(abs(rms)), rms) if rms == rms else math.nan,
-             "missing_codes": int(np.count_nonzero(dense & (count == 0))), "n": int(dense.sum()), "flag": "" if dense.any() else "too few counts"}
-        )  # fmt: skip
-        if rows[-1]["missing_codes"]:
-            ctx.flag(
-                "UNDERPERFORM",
-                f"{rows[-1]['missing_codes']} codes of the converter never occur",
-                quadrant=quadrant,
-            )
+        found = code_density(count)
+        row = {"ccd": ctx.ccd, "quadrant": quadrant, "dnl_rms": found.rms, "dnl_rms_err": found.rms_err}
+        row |= {"dnl_worst": found.worst, "worst_code": found.worst_code}
+        row |= {"worst_significance": found.worst_significance, "missing_codes": len(found.missing)}
+        rows.append(row | {"n": int(found.codes.size), "flag": "" if found.codes.size else "too few counts"})
+        for bit, (dnl, err) in enumerate(zip(found.bits.tolist(), found.bits_err.tolist(), strict=True)):
+            bits.append({"ccd": ctx.ccd, "quadrant": quadrant, "bit": bit, "dnl": dnl, "dnl_err": err})
+        if found.missing:
+            codes = ", ".join(map(str, found.missing[:5]))
+            cause = f"{len(found.missing)} codes of the converter never occur: {codes}"
+            ctx.flag("UNDERPERFORM", cause, quadrant=quadrant)
+    names = "ccd quadrant dnl_rms dnl_rms_err dnl_worst worst_code worst_significance missing_codes n flag"
     ctx.write_table(
         "adc",
-        table(rows, "ccd quadrant dnl_rms missing_codes n flag"),
-        units={"dnl_rms": "LSB"},
+        table(rows, names),
+        units={"dnl_rms": "LSB", "dnl_rms_err": "LSB", "dnl_worst": "LSB"},
         descriptions={
-            "dnl_rms": "differential non-linearity, counting noise taken off (negative: none seen)",
+            "dnl_rms": "differential non-linearity, counting noise taken off",
+            "dnl_worst": "of the code that deviates most significantly",
             "n": "codes with enough counts",
         },
+    )
+    ctx.write_table(
+        "adc_bits",
+        table(bits, "ccd quadrant bit dnl dnl_err"),
+        units={"dnl": "LSB", "dnl_err": "LSB"},
+        descriptions={"dnl": "mean of the codes at which the bit comes on"},
     )
 
 
