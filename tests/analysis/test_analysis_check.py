@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from frames import OFFSETS, raw_frame
+from tests.analysis.frames import OFFSETS, raw_frame
 
 from calcamp.analysis import check as c
 from calcamp.detector.arrays import quadrant_view

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from frames import OFFSETS, raw_frame
+from tests.analysis.frames import OFFSETS, raw_frame
 
 from calcamp.analysis.check import frame_statistics
 from calcamp.analysis.prepare import prepare

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from frames import raw_quadrant
+from tests.analysis.frames import raw_quadrant
 
 from calcamp.analysis import offset as o
 from support import assert_pulls
