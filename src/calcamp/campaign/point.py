@@ -123,6 +123,7 @@ class CrosstalkOptions(Options):
     source_adu: float = Field(250.0, description="pixels of a source above this are used [ADU]")
     mask_grow: int = Field(5, description="victims' own sources are left out with so many pixels around them")
     lags: int = Field(1, description="lags along the read-out that are fitted beside, to each side [px]")
+    largest_err: float = Field(1e-4, description="a coefficient with a larger error counts as not measured")
     significance: float = Field(3.0, description="a coefficient beyond this many errors counts as seen")
 
 

@@ -89,8 +89,6 @@ def _blank(out, k: int, bad) -> None:
 
 def xtalk_build(ctx: runner.Context) -> None:
     """Table ``coupling``: the coefficients of every victim, all sources together."""
-    import numpy as np
-
     from calcamp.analysis.crosstalk import CHANNELS, fit_victim
 
     patches, spots = _load(ctx)
@@ -108,13 +106,15 @@ def xtalk_build(ctx: runner.Context) -> None:
         for s, source in enumerate(CHANNELS):
             if s == v:
                 continue
+            # A source that shines almost only behind the victim's own spots says nothing of a coupling.
+            hidden = not made.err[s] <= ctx.options["largest_err"]
             rows.append(
                 {
                     "ccd": int(victim[0]),
                     "quadrant": victim[1],
                     "source": source,
-                    "coefficient": made.coefficient[s],
-                    "coefficient_err": made.err[s],
+                    "coefficient": NAN if hidden else made.coefficient[s],
+                    "coefficient_err": NAN if hidden else made.err[s],
                     "early": made.lag[early[0]] if early else NAN,
                     "early_err": made.lag_err[early[0]] if early else NAN,
                     "late": made.lag[late[0]] if late else NAN,
@@ -124,7 +124,7 @@ def xtalk_build(ctx: runner.Context) -> None:
                     "noise": made.noise,
                     "clipped": made.clipped,
                     "n": made.n,
-                    "flag": made.reason or ("" if np.isfinite(made.coefficient[s]) else "no bright source"),
+                    "flag": made.reason or ("behind the victim's own spots" if hidden else ""),
                 }
             )
     if patches is None:
