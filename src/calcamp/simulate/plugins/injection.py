@@ -171,6 +171,8 @@ class Injection(Plugin):
         if not low <= float(keys["id_dly"]) / float(keys["toi_ch"]) <= high:
             level = level * truth["wrong_half"]
         level[truth["bad_columns"]] = 0.0
+        if state.disturbed("no_injection") is not None:
+            level = np.zeros_like(level)
         rows = self.rows(truth, int(keys["chinj_on"]), int(keys["chinj_of"]), state.detector.image_rows)
         lines = (rows[:, None] * level[None, :]).astype(np.float32)
         state.record["injection_e"] = float(np.median(level))
