@@ -167,7 +167,7 @@ class Ds9:
         scale: str = "histequ",
     ) -> int:
         """Load (frame number, file) pairs; returns how many. ``regions`` are DS9 texts by frame."""
-        count = 0
+        frames = []
         for frame, path in files:
             path = Path(path).resolve()
             if any(c in str(path) for c in " {}[]\"';$\\\n\t"):
@@ -181,10 +181,13 @@ class Ds9:
             text = (regions or {}).get(frame)
             if text:
                 self.set(instance, "regions", "-format", "ds9", data=text)
-            count += 1
+            frames.append(frame)
         if tile:
             self.set(instance, "tile", "yes")
-        return count
+            for frame in frames:  # the tiles are smaller than the frames were
+                self.set(instance, "frame", str(frame))
+                self.set(instance, "zoom", "to", "fit")
+        return len(frames)
 
 
 # ---- regions -------------------------------------------------------------------------------------
