@@ -29,6 +29,8 @@ ROWS = {
     # FLAT_STB, 45 frames, stands for the FLAT tests: the figures of 42 frames in proportion
     "PTC02_730": (50, 25),
     "FLAT_STB": (32, 16),
+    "CHINJ01": (60, 30),
+    "TP01": (120, 60),
 }
 
 SESSION = """\

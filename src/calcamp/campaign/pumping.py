@@ -121,7 +121,7 @@ class BasicOptions(Options):
     """Detection of dipoles and their amplitudes at every time."""
 
     false_per_quadrant: float = Field(
-        0.5, gt=0, description="false dipoles that noise may give in a quadrant, all modes together"
+        0.25, gt=0, description="false dipoles that noise may give in a quadrant, all modes together"
     )
     serial_false_per_quadrant: float = Field(
         0.1, gt=0, description="the same for a register, which has few places"
