@@ -20,7 +20,9 @@ def scanned(test: str) -> str:
 class ExtractOptions(Options):
     """Levels and profiles of the injected lines."""
 
-    sigma: float = Field(6.0, gt=2, description="pixels farther from column pattern and line mean are left out")
+    sigma: float = Field(
+        6.0, gt=2, description="pixels farther from column pattern and line mean are left out"
+    )
     max_saturated: int = Field(1000, ge=0, description="saturated pixels of a quadrant that raise SATURATION")
 
 
@@ -28,7 +30,9 @@ class MetaOptions(Options):
     """Curves of level against voltage."""
 
     relative_error: float = Field(0.005, ge=0, description="error of the model, share of the level")
-    shape_error: float = Field(0.1, ge=0, description="error of the transition's shape, share of its argument")
+    shape_error: float = Field(
+        0.1, ge=0, description="error of the transition's shape, share of its argument"
+    )
 
 
 #: Keys of every injection test of this family: blocks of injected lines, shutter closed.

@@ -62,13 +62,18 @@ class Clocking:
         """Held electrodes of each step, counted from the node, for the phase order of a half."""
         order = self.order.get(half) or tuple(range(1, self.phases + 1))
         place = {phase: n for n, phase in enumerate(order, 1)}
-        out = []
+        out: list[tuple[int, ...]] = []
         for held in self.modes[mode]:
-            # An electrode outside 1..phases belongs to a neighbouring pixel: only its phase is re-ordered.
-            moved = []
+            moved: list[int] = []
             for electrode in held:
-                pixel, phase = divmod(electrode - 1, self.phases)
-                moved.append(place[phase + 1] + pixel * self.phases)
+                at = place[(electrode - 1) % self.phases + 1]
+                # Charge moves between neighbours: of the electrodes of this phase, the one next to where it was.
+                before = moved[-1] if moved else out[-1][0] if out else None
+                if before is None:
+                    at += (electrode - 1) // self.phases * self.phases
+                else:
+                    at += self.phases * round((before - at) / self.phases)
+                moved.append(at)
             out.append(tuple(moved))
         return out
 

@@ -194,7 +194,9 @@ class Injection(Plugin):
         level = np.where(place < on, 1.0, 0.0)
         level[place == 0] -= truth["first_line"]
         after = place - on
-        level = np.where(after >= 0, truth["spill"] * np.exp(-np.maximum(after, 0) / truth["spill_lines"]), level)
+        level = np.where(
+            after >= 0, truth["spill"] * np.exp(-np.maximum(after, 0) / truth["spill_lines"]), level
+        )
         level[row < truth["phase"]] = 0.0
         return level * (1 + truth["gradient"] * (row / image_rows - 0.5))
 
