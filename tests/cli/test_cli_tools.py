@@ -143,7 +143,7 @@ def test_clean_touches_nothing_outside(tmp_path_factory, entries):
 
 @pytest.mark.full
 @given(st.lists(st.lists(ENTRY, max_size=14), min_size=50, max_size=50))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=20, deadline=None)
 def test_clean_touches_nothing_outside_many(tmp_path_factory, trees):
     check_trees(tmp_path_factory.mktemp("trees"), trees)
 
