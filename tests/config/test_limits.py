@@ -158,9 +158,10 @@ def test_switched_off_and_added(limits):
 
 
 def test_override_of_a_column(limits):
-    change = {"saturation": {"low": 0, "high": 0.5, "columns": [9, 10]}}
-    assert bounds(limits.resolve("PTC01", column=8, session_overrides=change)["saturation"]) == (0, 0.1)
-    assert bounds(limits.resolve("PTC01", column=9, session_overrides=change)["saturation"]) == (0, 0.5)
+    change = {"saturation": {"low": 0, "high": 0.5, "columns": [6, 7]}}
+    assert bounds(limits.resolve("PTC01", column=5, session_overrides=change)["saturation"]) == (0, 0.1)
+    assert bounds(limits.resolve("PTC01", column=6, session_overrides=change)["saturation"]) == (0, 0.5)
+    assert "saturation" not in limits.resolve("PTC01", column=9)  # 100 % of the full well is meant to saturate
 
 
 def test_unknown_names(limits):

@@ -152,13 +152,13 @@ BOMBS = {
 def test_bombs_are_refused_quickly(tmp_path, name):
     path = tmp_path / "bomb.yaml"
     path.write_text(BOMBS[name])
-    begin = time.perf_counter()
+    begin = time.process_time()
     try:
         read_yaml(path)
         harmless = True
     except ConfigError:
         harmless = False
-    assert time.perf_counter() - begin < 1.0
+    assert time.process_time() - begin < 3.0  # 0.35 s at most on a quiet machine
     # Large but flat mappings and long anchors are no bombs; the rest must be refused.
     assert harmless == (name in ("many keys", "long anchors"))
 

