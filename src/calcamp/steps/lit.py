@@ -61,6 +61,11 @@ class Lit:
         correction = self.corrections.get(quadrant)
         return image if correction is None else correction.apply(image)
 
+    def linear_max(self, quadrant: str) -> float:
+        """Signal up to which the correction is known, ADU; NaN without a correction."""
+        correction = self.corrections.get(quadrant)
+        return math.nan if correction is None else float(correction.signal[-1] - correction.value[-1])
+
     def masks(self, quadrant: str):
         """(bad, saturated) pixels of the image area; None where there are none."""
         import numpy as np

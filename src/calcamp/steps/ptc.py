@@ -73,6 +73,7 @@ def _measure(ctx: runner.Context, one, two, pairs, tiles, covariances) -> None:
             "obsid2": two.exposure.obsid,
             "ccd": ctx.ccd,
             "quadrant": quadrant,
+            "linear_max": one.linear_max(quadrant),
         }
         pairs.append((keys, pair))
         if pair.n:
@@ -125,11 +126,11 @@ def _write_pairs(ctx: runner.Context, pairs: list) -> None:
                 "flag": p.flag,
             }
         )
-    units = dict.fromkeys(("mu", "mu1", "mu2"), "ADU")
+    units = dict.fromkeys(("mu", "mu1", "mu2", "linear_max"), "ADU")
     units |= dict.fromkeys(("variance", "variance_err", "c_parallel", "c_serial", "c_diagonal"), "ADU2")
     ctx.write_table(
         "ptc_pairs",
-        table(rows, f"column obsid obsid2 ccd quadrant {_PAIR} n flag"),
+        table(rows, f"column obsid obsid2 ccd quadrant {_PAIR} linear_max n flag"),
         units=units,
         descriptions={
             "obsid": "first frame of the pair",
@@ -138,6 +139,7 @@ def _write_pairs(ctx: runner.Context, pairs: list) -> None:
             "m2": "mean of mu² over the square of the mean: the illumination is not uniform",
             "ks_p": "probability that the difference is normal (Kolmogorov-Smirnov, 10000 px)",
             "clipped": "pixels left out of the difference, rims included",
+            "linear_max": "end of the linearity product's range: no pair above is fitted",
         },
     )
 
@@ -249,6 +251,7 @@ def read_channels(ctx: runner.Context, subtask: str = "extract_PTC") -> dict[tup
                 "column": array("column").astype(int),
                 "obsid": array("obsid").astype(int),
                 "obsid2": array("obsid2").astype(int),
+                "linear_max": float(np.nanmin(np.append(array("linear_max"), math.inf))),
                 "tiles": _tile_arrays(points, quadrant, [r["obsid"] for r in rows], ctx.detector.tiles),
             }
     return channels
@@ -355,7 +358,8 @@ def fit_channel(ctx: runner.Context, channel: dict, noise):
         (tile_mu, tile_variance, tile_err),
         expected**2,
     )
-    top = _top(off, ctx.options.get("max_level"))
+    # A correction ends with its last level: what lies above is not linear.
+    top = min(_top(off, ctx.options.get("max_level")), channel["linear_max"])
     with np.errstate(invalid="ignore"):
         brightest = np.where(np.isfinite(tile_mu), tile_mu, -np.inf).max(axis=1)
         below = (brightest < top) & np.isfinite(mu)
@@ -557,7 +561,8 @@ def tile_rows(ctx: runner.Context, channel: dict, fit, off) -> list[dict]:
     """Gain of the tiles of a quadrant."""
     from calcamp.analysis.ptc import tile_gains
 
-    gain, err, n = tile_gains(fit, *channel["tiles"], _top(off, ctx.options.get("max_level")))
+    top = min(_top(off, ctx.options.get("max_level")), channel["linear_max"])
+    gain, err, n = tile_gains(fit, *channel["tiles"], top)
     across = ctx.detector.tiles[1]
     return [
         {
