@@ -7,11 +7,10 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from support import assert_pulls
-
 from calcamp.analysis import nonlinearity as nl
 from calcamp.analysis import ptc
 from calcamp.simulate.plugins.flat import bf_coefficients, nonlinearity
+from support import assert_pulls
 
 FDR = 65536.0
 FAINT = (0.5, 0.7, 1, 2, 3, 5, 10, 15, 20, 25)

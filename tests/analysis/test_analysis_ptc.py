@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from support import assert_pulls
-
 from calcamp.analysis import ptc
 from calcamp.simulate.plugins.flat import bf_coefficients, bloom, collect
+from support import assert_pulls
 
 GAIN, NOISE = 3.5, 1.3
 FULL = 65536 * GAIN  # e- at 100 % FDR
