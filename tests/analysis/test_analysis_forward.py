@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from support import assert_pulls
 
 from calcamp.analysis.forward import fit_spot
 from calcamp.analysis.spots import FWHM
 from calcamp.simulate.optics import spot_image
+from support import assert_pulls
 
 SIDE, GAIN, NOISE = 21, 3.5, 1.25
 
