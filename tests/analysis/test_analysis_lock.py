@@ -73,7 +73,8 @@ def test_no_wrong_lock_in_a_thousand():
             int(rng.integers(0, 4)), int(rng.integers(0, 21)),
         )  # fmt: skip
         found = lock(places, sources)
-        assert found.ok and ((found.source >= 0) == there).all(), trial
+        assert found.ok, (trial, found.reason)
+        assert ((found.source >= 0) == there).all(), trial
         assert math.dist(found.transform.shift, truth.shift) < 0.6
 
 

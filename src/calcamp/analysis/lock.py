@@ -304,7 +304,7 @@ def lock(
         transform, residual = fit_similarity(pattern[pairs], found[match[pairs]], centre)
         # Real patterns scatter: stay within a few times that, and within the tolerance.
         spread = 1.4826 * float(np.median(np.abs(residual))) if pairs.sum() > 4 else tolerance
-        tolerance = min(limits.match, max(6.0 * spread, 1.0))
+        tolerance = min(limits.match, max(8.0 * spread, 2.0))
         new = _match(transform(pattern), found, tolerance)
         if (new == match).all():
             break
