@@ -62,7 +62,8 @@ def compare(truth: dict) -> list[tuple[str, str, list[tuple[float, float, float]
     darks = [e for e in truth["exposures"] if e["test"] == "DARK01"]
     noise, dark = [], []
     for item in verdict("BIAS02")["headline"]:
-        if item["quantity"] == "read_noise" and item["region"] == "img":
+        # The white part: read_noise itself holds the slow wander of the offset too.
+        if item["quantity"] == "noise_white" and item["region"] == "img":
             channel = channels[item["ccd"], item["quadrant"]]
             noise.append((channel["read_noise_adu"], item["value"], item["err"]))
     for item in verdict("DARK01")["headline"]:
@@ -73,13 +74,13 @@ def compare(truth: dict) -> list[tuple[str, str, list[tuple[float, float, float]
             err = math.hypot(item["err"], item["systematic"] or 0.0)
             dark.append((channel["dark_e_h"] * warmer, item["value"] * scale, err * scale))
     return [
-        ("BIAS02", "read noise [ADU]", noise),
+        ("BIAS02", "read noise, white [ADU]", noise),
         ("DARK01", "dark current [e-/px/h]", dark),
-        ("DARK01", "hot pixels [e-/s]", hot_pixels(channels)),
+        ("DARK01", "hot pixels [e-/s]", hot_pixels(channels, darks)),
     ]
 
 
-def hot_pixels(channels: dict) -> list[tuple[float, float, float]]:
+def hot_pixels(channels: dict, darks: list[dict]) -> list[tuple[float, float, float]]:
     """(true rate, measured rate, error) of the hot pixels above 1 e-/s that were found."""
     from calcamp.data.tables import table_rows
 
@@ -87,11 +88,12 @@ def hot_pixels(channels: dict) -> list[tuple[float, float, float]]:
     found = {(r["ccd"], r["quadrant"], r["row"], r["column"]): r for r in rows}
     pairs = []
     for (ccd, quadrant), channel in channels.items():
+        warmer = sum(e["dark_factor"][str(ccd)] for e in darks) / len(darks)
         for row, column, rate in channel["hot_pixels"]:
             item = found.get((ccd, quadrant, row, column))
             if rate >= 1.0 and item:
                 gain = channel["gain_e_adu"]
-                pairs.append((rate, item["rate_adu"] * gain, item["rate_adu_err"] * gain))
+                pairs.append((rate * warmer, item["rate_adu"] * gain, item["rate_adu_err"] * gain))
     return pairs
 
 
