@@ -15,7 +15,9 @@ from calcamp.data import alive
 min_version("9.20")
 
 try:
-    P = plan.load(workflow.config_settings.configfiles, dict(workflow.config_settings.config))
+    P = plan.load(
+        workflow.config_settings.configfiles, dict(workflow.config_settings.config)
+    )
 except Exception as error:
     if not getattr(error, "is_input_error", False):
         raise
@@ -38,7 +40,9 @@ wildcard_constraints:
 
 onstart:
     try:
-        alive.refuse_second(P.results.root / "config" / "run.json", P.session.session)
+        alive.refuse_second(
+            P.results.root / "config" / "run.json", P.session.session
+        )
         P.write_run(alive.me())
     except Exception as error:
         if not getattr(error, "is_input_error", False):

@@ -167,7 +167,9 @@ def test_wrong_input_is_refused(mini):
 
 
 def test_levels_that_stand_apart_blame_no_bit(rng):
-    values = np.concatenate([rng.normal(2800, 1.3, 50_000), rng.normal(60_000, 130, 250_000)]).round().astype(int)
+    values = (
+        np.concatenate([rng.normal(2800, 1.3, 50_000), rng.normal(60_000, 130, 250_000)]).round().astype(int)
+    )
     assert c.stuck_bits(np.bincount(values, minlength=65536))[1] == ()
     stuck = values & ~(1 << 6)
     assert c.stuck_bits(np.bincount(stuck, minlength=65536))[1] == (6,)

@@ -49,7 +49,15 @@ RAW = {"offset", "offset_gradient", "read_noise"} | EVERYWHERE
 FLAT = RAW | {"fluence", "flux"}
 WARM = {"her", "injection_significance", "ramp_slope", "ramp_uniformity", "flat_signal", "spots_found"}
 INJECTION = RAW | {"injection", "injection_gradient"}
-POINT = RAW | {"background", "fwhm", "point_flux", "lock_scale", "lock_rotation", "lock_shift", "lock_missing"}
+POINT = RAW | {
+    "background",
+    "fwhm",
+    "point_flux",
+    "lock_scale",
+    "lock_rotation",
+    "lock_shift",
+    "lock_missing",
+}
 XTALK = {"crosstalk_largest", "crosstalk_second"}
 
 
@@ -161,7 +169,9 @@ def test_override_of_a_column(limits):
     change = {"saturation": {"low": 0, "high": 0.5, "columns": [6, 7]}}
     assert bounds(limits.resolve("PTC01", column=5, session_overrides=change)["saturation"]) == (0, 0.1)
     assert bounds(limits.resolve("PTC01", column=6, session_overrides=change)["saturation"]) == (0, 0.5)
-    assert "saturation" not in limits.resolve("PTC01", column=9)  # 100 % of the full well is meant to saturate
+    assert "saturation" not in limits.resolve(
+        "PTC01", column=9
+    )  # 100 % of the full well is meant to saturate
 
 
 def test_unknown_names(limits):

@@ -109,7 +109,9 @@ class Follower:
         self.line += len(lines)
         if end:
             self._mark = self._fingerprint(stream)
-        return News([line.removesuffix("\r") for line in lines], first, restarted, more=len(data) == self.chunk)
+        return News(
+            [line.removesuffix("\r") for line in lines], first, restarted, more=len(data) == self.chunk
+        )
 
 
 class RowFollower:
