@@ -273,7 +273,8 @@ def _filled(counts: np.ndarray, bit: int) -> bool:
     leaves gaps of its own size only, so values are taken together across such gaps, not across wider ones.
     """
     values = np.flatnonzero(counts)
-    edges = np.flatnonzero(np.diff(values) > (1 << bit) + 1)
+    # 16 levels more: in sparse histograms single levels are empty by chance.
+    edges = np.flatnonzero(np.diff(values) > (1 << bit) + 16)
     for group in np.split(values, edges + 1):
         inner = counts[group[0] : group[-1] + 1]
         total = inner.sum()
