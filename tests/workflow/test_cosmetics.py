@@ -13,6 +13,8 @@ from calcamp.data.products import load_mask
 from calcamp.data.tables import table_rows
 from calcamp.detector.dq import DQ
 
+pytestmark = pytest.mark.full  # minutes of sessions: make test keeps to the foundation's
+
 SESSION = """\
 session: D11
 block: NOSTROMO

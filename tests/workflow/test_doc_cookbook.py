@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tests.workflow.conftest import ROOT, until
 
+pytestmark = pytest.mark.full  # minutes of sessions: make test keeps to the foundation's
+
 PAGE = ROOT / "docs" / "cookbook.md"
 OPTIONS = ROOT / "docs" / "vison-options.md"
 SECONDS = 900

@@ -13,6 +13,8 @@ from calcamp.config.lookup import load_block, load_detector
 from calcamp.data.products import load_flat, load_gain, product_name, write_mask
 from calcamp.data.tables import table_rows
 
+pytestmark = pytest.mark.full  # minutes of sessions: make test keeps to the foundation's
+
 TESTS = """\
 tests:
   PTC02_730:

@@ -7,6 +7,8 @@ from tests.workflow.conftest import calcamp, make_workspace, snakemake, verdict
 
 from calcamp.data.tables import table_rows
 
+pytestmark = pytest.mark.full  # minutes of sessions: make test keeps to the foundation's
+
 SESSION = """\
 session: D11
 block: NOSTROMO

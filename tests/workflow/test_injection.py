@@ -9,6 +9,8 @@ from tests.workflow.conftest import SESSION, calcamp, make_workspace, snakemake,
 
 from calcamp.simulate.plugins.injection import characteristics
 
+pytestmark = pytest.mark.full  # minutes of sessions: make test keeps to the foundation's
+
 
 @pytest.fixture(scope="module")
 def injected(tmp_path_factory):

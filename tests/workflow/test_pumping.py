@@ -7,6 +7,8 @@ from tests.workflow.conftest import SESSION, calcamp, make_workspace, snakemake,
 
 from calcamp.data.tables import table_rows
 
+pytestmark = pytest.mark.full  # minutes of sessions: make test keeps to the foundation's
+
 
 @pytest.fixture(scope="module")
 def pumped(tmp_path_factory):

@@ -28,6 +28,8 @@ from tests.workflow.conftest import (
     verdict,
 )
 
+pytestmark = pytest.mark.full  # minutes of sessions: make test keeps to the foundation's
+
 SMALL = SESSION.replace("  BIAS01: {do: all}\n  BIAS02: {do: all}\n", "").replace(
     "DARK01: {do: all}", "DARK01: {do: [check, meta]}"
 )

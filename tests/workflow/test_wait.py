@@ -23,6 +23,8 @@ from tests.workflow.conftest import (
     verdict,
 )
 
+pytestmark = pytest.mark.full  # minutes of sessions: make test keeps to the foundation's
+
 WAIT = SESSION.replace("mode: aim", "mode: wait\ncheck_only: true").replace(
     "{poll_s: 0.2, timeout_h: 0.01, settle_s: 0.5}", "{poll_s: 0.2, timeout_h: 0.5, settle_s: 0.5}"
 )
