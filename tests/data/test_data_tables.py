@@ -7,7 +7,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from calcamp.data.files import InputError
-from calcamp.data.tables import join_tables, read_table, table_columns, table_rows, unit_text, write_table
+from calcamp.data.tables import (
+    join_tables,
+    read_table,
+    table_arrays,
+    table_columns,
+    table_rows,
+    unit_text,
+    write_table,
+)
 
 NAMES = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=1, max_size=8).filter(
     str.isprintable
@@ -52,6 +60,11 @@ def test_tables_round_trip_and_astropy_agrees(tmp_path_factory, columns):
     assert list(back) == list(columns)
     for name, values in columns.items():
         assert all(same(a, b) for a, b in zip(back[name], values, strict=True)), (back[name], values)
+    arrays, _ = table_arrays(path)
+    for name, values in columns.items():
+        assert all(
+            same(a, b) or (a != a and b != b) for a, b in zip(arrays[name].tolist(), values, strict=True)
+        )
     table = read_table(path)
     assert table.colnames == list(columns)
     for name, values in columns.items():
@@ -115,6 +128,52 @@ def test_no_rows_and_numpy_types(tmp_path):
         },
     )
     assert table_rows(path)[0] == {"a": 1, "b": 0.5, "c": "x", "d": True}
+
+
+def test_arrays(tmp_path):
+    path = write_table(
+        tmp_path / "t.ecsv",
+        {"n": [1, 2], "m": [None, 2], "v": [1.5, None], "t": ["a b", ""], "ok": [True, None]},
+        {"v": "V"},
+        {"k": 1},
+    )
+    arrays, header = table_arrays(path)
+    assert {name: array.dtype.kind for name, array in arrays.items()} == {
+        "n": "i",
+        "m": "f",
+        "v": "f",
+        "t": "O",
+        "ok": "O",
+    }
+    assert np.array_equal(arrays["m"], [np.nan, 2], equal_nan=True)
+    assert (arrays["t"].tolist(), arrays["ok"].tolist()) == (["a b", ""], [True, None])
+    assert (header["units"], header["meta"]) == ({"v": "V"}, {"k": 1})
+
+
+def test_arrays_of_many_dimensions(tmp_path):
+    Table({"a": [1, 2], "m": np.arange(6.0).reshape(2, 3)}).write(tmp_path / "t.ecsv")
+    arrays, _ = table_arrays(tmp_path / "t.ecsv")
+    assert arrays["m"].tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+@pytest.mark.parametrize("read", [table_columns, table_arrays])
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("1.5 2.0 x", "'1.5' is not a int64"),
+        ("1 1,5 x", "column v: '1,5'"),
+        ("1 2.0", "2 values for 3"),
+        ('1 2.0 "x', "quoted text"),
+    ],
+)
+def test_a_damaged_row_is_told_by_its_line(tmp_path, read, line, problem):
+    path = write_table(tmp_path / "t.ecsv", {"a": [1, 2, 3], "v": [2.0, 1.0, 0.0], "t": ["a b", "c", "d"]})
+    lines = path.read_text().splitlines()
+    lines[-2] = line
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(InputError, match=problem) as error:
+        read(path)
+    assert error.value.where == f"line {len(lines) - 1}"
 
 
 def test_masked_columns(tmp_path):

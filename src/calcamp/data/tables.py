@@ -10,13 +10,15 @@ import csv
 import io
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from calcamp.data.files import InputError, plain, read_bounded, write_atomic
 
 if TYPE_CHECKING:
+    import numpy as np
     from astropy.table import Table
 
 MAX_HEADER_BYTES = 1024 * 1024
@@ -166,7 +168,7 @@ def read_table(path: Path | str) -> Table:
     """A table as an astropy Table (units as astropy units, missing values masked)."""
     from astropy.table import Table
 
-    _head(Path(path))
+    _read_text(Path(path))
     return Table.read(path, format="ascii.ecsv")
 
 
@@ -184,54 +186,142 @@ def table_rows(path: Path | str) -> list[dict]:
 
 def table_columns(path: Path | str) -> tuple[dict[str, list], dict]:
     """(columns as lists, header); the header has ``datatype``, ``units``, ``descriptions``, ``meta``."""
-    path = Path(path)
-    head, body = _head(path)
-    kinds = {entry["name"]: entry["datatype"] for entry in head["datatype"]}
-    names = list(kinds)
-    columns: dict[str, list] = {name: [] for name in names}
-    readers = [_reader(kind) for kind in kinds.values()]
-    delimiter = head.get("delimiter", " ")
-    for number, cells in _records(path, body, delimiter):
-        if len(cells) != len(names):
-            raise InputError(f"{len(cells)} values for {len(names)} columns", file=path, where=number)
-        for name, read, cell in zip(names, readers, cells, strict=True):
-            try:
-                columns[name].append(read(cell))
-            except ValueError as error:
-                raise InputError(
-                    f"column {name}: {cell[:40]!r} is not a {kinds[name]}", file=path, where=number
-                ) from error
-    header = {
-        "datatype": kinds,
-        "units": {entry["name"]: str(entry["unit"]) for entry in head["datatype"] if entry.get("unit")},
-        "descriptions": {e["name"]: str(e["description"]) for e in head["datatype"] if e.get("description")},
-        "meta": head.get("meta") or {},
+    text = _read_text(Path(path))
+    columns = {
+        name: _typed(cells, text, number, _reader(text.kinds[name]))
+        for number, (name, cells) in enumerate(text.columns.items())
     }
-    return columns, header
+    return columns, text.header()
 
 
-def _head(path: Path) -> tuple[dict, list[tuple[int, str]]]:
-    """(parsed header, numbered data lines). The header's column names and the file's must agree."""
+def table_arrays(path: Path | str) -> tuple[dict[str, np.ndarray], dict]:
+    """(columns as numpy arrays, header as in `table_columns`), for long tables.
+
+    Floats are float64 with NaN where nothing was measured, integers int64 (float64 when one is missing),
+    texts and truth values object arrays (None for a missing truth value). A file with multi-dimensional
+    columns (of another writer) is read by astropy.
+    """
+    import numpy as np
+
+    path = Path(path)
+    text = _read_text(path)
+    if text.nested:
+        table = read_table(path)
+        return {name: np.asarray(table[name]) for name in table.colnames}, text.header()
+    arrays = {}
+    for number, (name, cells) in enumerate(text.columns.items()):
+        kind = text.kinds[name]
+        if kind in _FLOATS | _INTEGERS:
+            try:
+                arrays[name] = np.array(cells, dtype=np.float64 if kind in _FLOATS else np.int64)
+            except (ValueError, OverflowError):  # empty cells, or one that is no number: told by its line
+                values = _typed(cells, text, number, _reader(kind))
+                arrays[name] = np.array(values, dtype=np.float64)
+        else:
+            arrays[name] = np.array(_typed(cells, text, number, _reader(kind)), dtype=object)
+    return arrays, text.header()
+
+
+@dataclass(frozen=True)
+class _Text:
+    """An ECSV file taken apart: the cells as they are written, column by column."""
+
+    path: Path
+    head: dict
+    lines: list[str]
+    columns: dict[str, tuple[str, ...]]
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        return {entry["name"]: entry["datatype"] for entry in self.head["datatype"]}
+
+    @property
+    def nested(self) -> bool:
+        return any("subtype" in entry for entry in self.head["datatype"])
+
+    def header(self) -> dict:
+        described = self.head["datatype"]
+        return {
+            "datatype": self.kinds,
+            "units": {entry["name"]: str(entry["unit"]) for entry in described if entry.get("unit")},
+            "descriptions": {e["name"]: str(e["description"]) for e in described if e.get("description")},
+            "meta": self.head.get("meta") or {},
+        }
+
+    def fault(self, problem: str, row: int) -> InputError:
+        """The error for data row `row` (-1: the line of names), with its line in the file."""
+        numbers = [number for number, line in enumerate(self.lines, start=1) if _is_data(line)]
+        return InputError(problem, file=self.path, where=numbers[min(row + 1, len(numbers) - 1)])
+
+
+def _is_data(line: str) -> bool:
+    return not line.startswith("#") and not (not line or line.isspace())
+
+
+def _typed(cells: tuple[str, ...], text: _Text, column: int, read: Callable) -> list:
+    try:
+        return list(map(read, cells))
+    except ValueError:
+        for row, cell in enumerate(cells):
+            try:
+                read(cell)
+            except ValueError as error:
+                name, kind = list(text.kinds.items())[column]
+                raise text.fault(f"column {name}: {cell[:40]!r} is not a {kind}", row) from error
+        raise
+
+
+def _read_text(path: Path) -> _Text:
+    """Take a file apart. The header's column names and the file's must agree."""
     try:
         text = read_bounded(path, MAX_BYTES).decode("utf-8")
     except OSError as error:
         raise InputError(f"the table cannot be read ({error.strerror})", file=path) from error
     except UnicodeDecodeError as error:
         raise InputError("is not UTF-8 text", file=path, expected="an ECSV table") from error
-    lines = list(enumerate(text.split("\n"), start=1))
-    comments = [line[2:] for _, line in lines if line.startswith("# ")]
+    lines = text.split("\n")
+    comments = [line[2:] for line in lines if line.startswith("# ")]
     if not comments or not comments[0].startswith("%ECSV") or sum(map(len, comments)) > MAX_HEADER_BYTES:
         raise InputError("is not an ECSV table", file=path, expected="a first line '# %ECSV 1.0'")
     head = _parse_header("\n".join(comments[1:]), path)
-    body = [
-        (number, line.rstrip("\r")) for number, line in lines if line.strip() and not line.startswith("#")
-    ]
-    delimiter = head.get("delimiter", " ")
     names = [entry["name"] for entry in head["datatype"]]
-    first = next(_records(path, body[:1], delimiter), (len(lines), []))
-    if first[1] != names:
-        raise InputError("the line of column names does not agree with the header", file=path, where=first[0])
-    return head, body[1:]
+    found = _Text(path, head, lines, {})
+    rows = _rows(found, [line.rstrip("\r") for line in lines if _is_data(line)])
+    if not rows or rows[0] != names:
+        raise found.fault("the line of column names does not agree with the header", -1)
+    for number, row in enumerate(rows):
+        if len(row) != len(names):
+            raise found.fault(f"{len(row)} values for {len(names)} columns", number - 1)
+    found.columns.update(zip(names, list(zip(*rows[1:], strict=True)) or [()] * len(names), strict=True))
+    return found
+
+
+def _rows(text: _Text, body: list[str]) -> list[list[str]]:
+    """Fields of every data line, the line of names first."""
+    delimiter = text.head.get("delimiter", " ")
+    if delimiter not in (" ", ","):  # the two that ECSV knows
+        raise InputError(f"the delimiter {str(delimiter)[:10]!r} is not known", file=text.path)
+    if delimiter == " " and not any('"' in line for line in body):
+        return [line.split(" ") if "  " not in line else line.split() for line in body]
+    body = [line.strip(" ") for line in body] if delimiter == " " else body
+    reader = csv.reader(body, delimiter=delimiter, skipinitialspace=delimiter == " ", strict=True)
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise text.fault(f"a quoted text does not end ({error})", _first_broken(body, delimiter)) from error
+    if len(rows) != len(body):
+        raise text.fault("a quoted text runs over the end of its line", _first_broken(body, delimiter))
+    return rows
+
+
+def _first_broken(body: list[str], delimiter: str) -> int:
+    """Number of the first data row (-1: the line of names) that is no row by itself."""
+    for number, line in enumerate(body):
+        try:
+            list(csv.reader([line], delimiter=delimiter, skipinitialspace=delimiter == " ", strict=True))
+        except csv.Error:
+            return number - 1
+    return -1
 
 
 def _parse_header(text: str, path: Path) -> dict:
@@ -253,43 +343,6 @@ def _parse_header(text: str, path: Path) -> dict:
     for entry in entries:
         entry["name"] = str(entry["name"])
     return head
-
-
-def _records(path: Path, lines: Iterable[tuple[int, str]], delimiter: str):
-    """(line number, fields) of each data line."""
-    for number, line in lines:
-        yield number, _fields(line, delimiter, path, number)
-
-
-def _fields(line: str, delimiter: str, path: Path, number: int) -> list[str]:
-    if delimiter != " ":
-        return next(csv.reader([line], delimiter=delimiter), [])
-    if '"' not in line:
-        return line.split()
-    fields, i, length = [], 0, len(line)
-    while i < length:
-        if line[i] == delimiter:
-            i += 1
-            continue
-        if line[i] != '"':
-            stop = line.find(delimiter, i)
-            stop = length if stop < 0 else stop
-            fields.append(line[i:stop])
-            i = stop
-            continue
-        parts, i = [], i + 1
-        while True:
-            stop = line.find('"', i)
-            if stop < 0:
-                raise InputError("a quoted text does not end", file=path, where=number)
-            parts.append(line[i:stop])
-            i = stop + 1
-            if line[i : i + 1] != '"':
-                break
-            parts.append('"')
-            i += 1
-        fields.append("".join(parts))
-    return fields
 
 
 def _reader(kind: str):

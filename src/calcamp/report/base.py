@@ -211,9 +211,7 @@ class ReportData:
         if subject not in self._tables:
             path = self.folder / "tables" / f"{subject}.ecsv"
             try:
-                self._tables[subject] = read_table(path)
-            except FileNotFoundError:
-                self._tables[subject] = self._why_absent(subject)
+                self._tables[subject] = read_table(path) if path.exists() else self._why_absent(subject)
             except Exception as error:  # a damaged table must not cost the report
                 self._tables[subject] = f"tables/{path.name} cannot be read: {type(error).__name__}: {error}"
         found = self._tables[subject]

@@ -1,18 +1,13 @@
-"""Fast reading of the tables and images that a report shows.
-
-A report must be there seconds after the judging, and ``astropy.table`` alone takes a second to import.
-The tables that calcamp writes are plain ECSV, which the standard library reads; a file that is not
-plain (another writer, multi-dimensional columns) goes to `calcamp.data.tables`.
-"""
+"""The tables and images that a report shows, made small and handy."""
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+
+from calcamp.data.tables import table_arrays
 
 
 @dataclass
@@ -122,76 +117,10 @@ def pretty_unit(unit: str) -> str:
 
 
 def read_table(path: Path | str) -> Table:
-    """Read an ECSV table; raises ValueError or OSError with the file's name when it cannot be read."""
-    path = Path(path)
-    text = path.read_text(encoding="utf-8")
-    try:
-        return _read_plain(path.stem, text)
-    except _NotPlain:
-        pass
-    from calcamp.data.tables import read_table as read_any
-
-    table = read_any(path)
-    columns = {name: np.asarray(table[name]) for name in table.colnames}
-    units = {name: str(table[name].unit or "") for name in table.colnames}
-    return Table(path.stem, columns, units, dict(table.meta))
-
-
-class _NotPlain(Exception):
-    """The text is not the plain ECSV that calcamp writes."""
-
-
-def _read_plain(name: str, text: str) -> Table:
-    import yaml
-
-    if not text.startswith("# %ECSV"):
-        raise _NotPlain
-    position, header = 0, []
-    while text.startswith("#", position):
-        end = text.find("\n", position)
-        end = len(text) if end < 0 else end
-        header.append(text[position + 2 : end])
-        position = end + 1
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    try:
-        head = yaml.load("\n".join(header[2:]), Loader=loader)
-        described = head["datatype"]
-    except (yaml.YAMLError, KeyError, TypeError) as error:
-        raise _NotPlain from error
-    if any("subtype" in column or not isinstance(column, dict) for column in described):
-        raise _NotPlain
-    delimiter = head.get("delimiter", " ")
-    reader = csv.reader(io.StringIO(text[position:]), delimiter=delimiter, skipinitialspace=delimiter == " ")
-    names = next(reader, None)
-    if names != [column["name"] for column in described]:
-        raise _NotPlain
-    rows = [row for row in reader if row]
-    if any(len(row) != len(names) for row in rows):
-        raise _NotPlain
-    cells = list(zip(*rows, strict=True)) if rows else [()] * len(names)
-    columns = {
-        column["name"]: _typed(values, str(column.get("datatype", "string")))
-        for column, values in zip(described, cells, strict=True)
-    }
-    units = {column["name"]: str(column.get("unit") or "") for column in described}
-    meta = head.get("meta") or {}
-    return Table(name, columns, units, dict(meta) if isinstance(meta, (dict, list)) else {})
-
-
-def _typed(values: tuple[str, ...], datatype: str) -> np.ndarray:
-    if datatype.startswith("float"):
-        try:
-            return np.array(values, dtype=np.float64)
-        except ValueError:
-            return np.array([_number(value) for value in values], dtype=float)
-    if datatype.startswith(("int", "uint")):
-        try:
-            return np.array(values, dtype=np.int64)
-        except ValueError:  # empty cells: masked integers
-            return np.array([_number(value) for value in values], dtype=float)
-    if datatype == "bool":
-        return np.array([{"True": True, "False": False}.get(value) for value in values], dtype=object)
-    return np.array(values, dtype=object)
+    """Read an ECSV table; raises `InputError` with the file's name when it cannot be read."""
+    columns, header = table_arrays(path)
+    units = {name: header["units"].get(name, "") for name in columns}
+    return Table(Path(path).stem, columns, units, header["meta"])
 
 
 # ---- images ---------------------------------------------------------------------------------------
