@@ -20,6 +20,8 @@ from calcamp.analysis.statistics import NAN, about
 
 FDR = 65536.0  # ADU above offset
 PIVOT = 0.25  # FDR
+#: Places of tiles about the mean of a quadrant, rms 1: the illumination is about a bowl.
+SIX_NODES = np.array([-1.5, -0.9, -0.3, 0.3, 0.9, 1.5]) / math.sqrt(1.05)
 #: Places of knots, FDR; those without a level near them are left out.
 KNOTS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0)
 
@@ -31,15 +33,71 @@ class Correction:
     signal: np.ndarray = field(metadata=about("ADU", "measured signal, rising from 0"))
     value: np.ndarray = field(metadata=about("ADU", "S"))
     err: np.ndarray = field(metadata=about("ADU", "standard error of S"))
+    knots: np.ndarray = field(
+        default_factory=lambda: np.zeros(0),
+        metadata=about("ADU", "of the spline; none: errors hang together"),
+    )
+    covariance: np.ndarray = field(
+        default_factory=lambda: np.zeros((0, 0)), metadata=about("ADU²", "of S at the knots")
+    )
 
     @classmethod
-    def from_rows(cls, rows: Sequence[Mapping]) -> Correction | None:
-        """From rows with signal, correction, correction_err; None without any."""
+    def from_rows(
+        cls, rows: Sequence[Mapping], knots: np.ndarray | None = None, covariance: np.ndarray | None = None
+    ) -> Correction | None:
+        """From rows with signal, correction, correction_err; None without any. Knots and covariance of S there."""
         if not rows:
             return None
         array = np.array([[float(r[n]) for n in ("signal", "correction", "correction_err")] for r in rows])
         array = array[np.argsort(array[:, 0])]
-        return cls(*array.T) if np.isfinite(array[:, 1]).all() else None
+        if not np.isfinite(array[:, 1]).all():
+            return None
+        known = () if knots is None or covariance is None else (np.asarray(knots), np.asarray(covariance))
+        return cls(*array.T, *known)
+
+    def directions(
+        self, linear: np.ndarray, spread: np.ndarray | float = 0.0
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What one standard error of S does to signals and variances, along the axes of its covariance.
+
+        Parameters
+        ----------
+        linear : ndarray, shape (points,)
+            Corrected mean signals, ADU.
+        spread : ndarray or float
+            Relative rms of the illumination about each of them.
+
+        Returns
+        -------
+        shift : ndarray, shape (axes, points)
+            Change of the corrected signal, ADU: -S.
+        stretch : ndarray, shape (axes, points)
+            Relative change of variances and covariances: those of corrected pixels are (1 - dS/dy)² of the
+            measured ones. The axes are independent of each other; there is none without a covariance.
+        """
+        linear = np.asarray(linear, float)
+        if not len(self.knots):
+            return np.zeros((0, len(linear))), np.zeros((0, len(linear)))
+        size, axes = np.linalg.eigh(self.covariance)
+        keep = size > 1e-12 * size[-1]
+        axes = axes[:, keep] * np.sqrt(size[keep])
+        measured = np.interp(linear, self.signal - self.value, self.signal)
+        shift, stretch, total = 0.0, 0.0, 0.0
+        for x in SIX_NODES:
+            y = measured * (1.0 + np.asarray(spread) * x)
+            step = 0.002 * y + 1.0
+            slope = np.gradient(self.value, self.signal)
+            basis = spline_basis(y, self.knots)
+            derivative = (spline_basis(y + step, self.knots) - spline_basis(y - step, self.knots)) / (
+                2 * step[:, None]
+            )
+            shift = shift - basis @ axes
+            # the variance of a place goes with its signal
+            weight = 1.0 + np.asarray(spread) * x
+            change = derivative / (1.0 - np.interp(y, self.signal, slope))[:, None]
+            stretch = stretch - 2.0 * (change @ axes) * np.broadcast_to(weight, y.shape)[:, None]
+            total = total + weight
+        return (shift / len(SIX_NODES)).T, (stretch / np.broadcast_to(total, linear.shape)[:, None]).T
 
     def apply(self, image: np.ndarray) -> np.ndarray:
         """Linear signal of an image, ADU above offset, float32. Beyond the table S keeps its last value."""
@@ -127,11 +185,15 @@ class JointFit:
 
 
 def spline_basis(signal: np.ndarray, knots: np.ndarray) -> np.ndarray:
-    """Natural cubic spline through values at `knots` (0 is one, its value 0): shape (points, knots)."""
+    """Cubic spline through values at `knots` (0 is one, its value 0): shape (points, knots).
+
+    Straight at 0; at the upper end without a condition, for a response does not straighten where the levels end.
+    """
     from scipy.interpolate import CubicSpline
 
     whole = np.concatenate([[0.0], knots])
-    basis = CubicSpline(whole, np.eye(len(whole)), bc_type="natural")(np.clip(signal, 0.0, whole[-1]))
+    ends = ((2, np.zeros(len(whole))), "not-a-knot")
+    basis = CubicSpline(whole, np.eye(len(whole)), bc_type=ends)(np.clip(signal, 0.0, whole[-1]))
     return basis[:, 1:]
 
 
@@ -248,10 +310,8 @@ class _Problem:
     def _basis(self, c):
         """Mean over the tiles of the spline's basis, shape (exposures, free knots)."""
         y = np.nan_to_num(self.frames.signal[:, c])
-        nodes = np.array([-1.5, -0.9, -0.3, 0.3, 0.9, 1.5])
-        nodes /= math.sqrt(np.mean(nodes**2))
         spread = np.nan_to_num(self.frames.spread[:, c])
-        total = sum(spline_basis(y * (1 + spread * x), self.knots[c]) for x in nodes) / len(nodes)
+        total = sum(spline_basis(y * (1 + spread * x), self.knots[c]) for x in SIX_NODES) / len(SIX_NODES)
         return total[:, self.free[c]]
 
     def start(self) -> np.ndarray:

@@ -410,6 +410,12 @@ class CovarianceFit:
     used: np.ndarray = field(metadata=about("1", "pairs used"))
     b_improvement: float = field(default=NAN, metadata=about("1", "chi2 that coefficients b would take off"))
     reason: str = field(default="", metadata=about("", "empty when the fit is good"))
+    gain_err_common: float = field(
+        default=0.0, metadata=about("e-/ADU", "share of gain_err from errors common to the pairs")
+    )
+    common: np.ndarray = field(
+        default_factory=lambda: np.zeros(0), metadata=about("1", "fitted common errors, in standard errors")
+    )
 
     @property
     def ok(self) -> bool:
@@ -444,6 +450,40 @@ class CovarianceFit:
         return found
 
 
+class _Points:
+    """What is fitted: signals, covariances, and how errors common to all pairs would change them."""
+
+    def __init__(self, mu, moments, target, common):
+        self.mu, self.target = mu, target
+        self.moments = np.concatenate([np.ones((len(mu), 2)), moments.reshape(len(mu), 3)], axis=1)
+        shift, stretch = common if common is not None else (np.zeros((0, len(mu))),) * 2
+        self.shift, self.stretch = (np.asarray(v, float) for v in (shift, stretch))
+
+    def __getitem__(self, keep) -> _Points:
+        common = self.shift[:, keep], self.stretch[:, keep]
+        return _Points(self.mu[keep], self.moments[keep, 2:], self.target[keep], common)
+
+    @property
+    def none(self) -> np.ndarray:
+        """No common error."""
+        return np.zeros(len(self.shift))
+
+    def at(self, nu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(<mu^k> of shape (points, 5), covariances) with common errors of `nu` standard errors taken out."""
+        mu = self.mu + nu @ self.shift
+        return self.moments * mu[:, None] ** np.arange(5), self.target * (1 + nu @ self.stretch)[
+            :, None, None
+        ]
+
+    def slopes(self, nu: np.ndarray, middle: np.ndarray) -> np.ndarray:
+        """Change of (model - covariances) with `nu`: shape (axes, points, lags, lags); `middle` from `coefficients`."""
+        mu = self.mu + nu @ self.shift
+        k = np.arange(5)
+        rise = self.moments * k * np.where(k > 0, mu[:, None] ** np.maximum(k - 1, 0), 0.0)
+        rise = np.einsum("pk,kij->pij", rise, middle)
+        return self.shift[:, :, None, None] * rise[None] - self.stretch[:, :, None, None] * self.target[None]
+
+
 def fit_covariances(
     mu: np.ndarray,
     covariance: np.ndarray,
@@ -452,6 +492,7 @@ def fit_covariances(
     *,
     with_b: bool | None = None,
     read_noise: tuple[float, float] | None = None,
+    common: tuple[np.ndarray, np.ndarray] | None = None,
     sigma: float = 5.0,
     rejections: int = 3,
 ) -> CovarianceFit:
@@ -469,6 +510,10 @@ def fit_covariances(
         Whether the coefficients b are free. None: only where they take 143 off chi2.
     read_noise : (ADU, error), optional
         Noise of the overscan as a further measurement of n00.
+    common : (shift, stretch), each of shape (axes, points), optional
+        Independent errors common to all pairs, of one standard error: change of the signals (ADU) and relative
+        change of the covariances, see `nonlinearity.Correction.directions`. They are fitted too, each known to be
+        0 +- 1, so that the errors of gain and coefficients hold what the correction of linearity leaves open.
     sigma, rejections :
         A pair whose variance lies so far off is left out, at most so often.
     """
@@ -484,43 +529,40 @@ def fit_covariances(
         return _unfitted(lags, len(mu), "no start: the variance does not grow with the signal")
     target = covariance.copy()
     target[:, 0, 0] -= ROUNDING
-    power = powers(np.where(finite, mu, 1.0), np.where(finite[:, None], moments, 1.0))
-    errors = err
+    points = _Points(np.where(finite, mu, 1.0), np.where(finite[:, None], moments, 1.0), target, common)
+    nu, errors = points.none, err
     for _ in range(rejections + 1):
-        theta, matrix, chi2 = _newton(power[used], target[used], errors[used], start, lags, None, read_noise)
-        if theta is None:
+        found = _newton(points[used], errors[used], start, nu, lags, None, read_noise)
+        if found is None:
             return _unfitted(lags, len(mu), "the fit does not converge")
-        model = _evaluate(power, theta, lags, None)
+        power, measured = points.at(found.nu)
+        model = _evaluate(power, found.theta, lags, None)
         # Errors from the model, not from the data: a low variance must not weigh more.
         relative = err / np.maximum(covariance[:, :1, :1], 1e-9)
         errors = np.where(
             finite[:, None, None], relative * np.maximum(model[:, :1, :1] + ROUNDING, 1e-9), 1.0
         )
-        pull = (target[:, 0, 0] - model[:, 0, 0]) / errors[:, 0, 0]
+        pull = (measured[:, 0, 0] - model[:, 0, 0]) / errors[:, 0, 0]
         spread = max(1.0, 1.4826 * float(np.median(np.abs(pull[used]))))
         keep = finite & (np.abs(pull) <= sigma * spread)
         if np.array_equal(keep, used) or keep.sum() < 3:
             break
-        used, start = keep, theta
-    theta, matrix, chi2 = _newton(power[used], target[used], errors[used], theta, lags, None, read_noise)
-    if theta is None:
+        used, start, nu = keep, found.theta, found.nu
+    best = _newton(points[used], errors[used], found.theta, found.nu, lags, None, read_noise)
+    if best is None:
         return _unfitted(lags, len(mu), "the fit does not converge")
     improvement, free = NAN, None
-    errors_a = np.sqrt(np.diag(matrix))[1 : 1 + lags * lags]
-    known = np.flatnonzero(np.abs(theta[1 : 1 + lags * lags]) > B_NEEDS * errors_a)
+    errors_a = np.sqrt(np.diag(best.matrix))[1 : 1 + lags * lags]
+    known = np.flatnonzero(np.abs(best.theta[1 : 1 + lags * lags]) > B_NEEDS * errors_a)
     if with_b is not False and used.sum() >= 5 and known.size:
-        longer = np.concatenate([theta, np.zeros(known.size)])
-        other, other_matrix, other_chi2 = _newton(
-            power[used], target[used], errors[used], longer, lags, known, read_noise
-        )
+        longer = np.concatenate([best.theta, np.zeros(known.size)])
+        other = _newton(points[used], errors[used], longer, best.nu, lags, known, read_noise)
         if other is not None:
-            improvement = chi2 - other_chi2
+            improvement = best.chi2 - other.chi2
             # seven sigma of what that many free coefficients take off by chance
             if with_b or improvement > known.size + 7.0 * math.sqrt(2.0 * known.size):
-                theta, matrix, chi2, free = other, other_matrix, other_chi2, known
-    return _result(
-        theta, matrix, chi2, lags, free, power, target, errors, used, int(finite.sum()), improvement
-    )
+                best, free = other, known
+    return _result(best, lags, free, points[used], errors[used], used, int(finite.sum()), improvement)
 
 
 def _start(mu, covariance, err, moments, used) -> np.ndarray | None:
@@ -564,28 +606,44 @@ def _evaluate(power, theta, lags, free) -> np.ndarray:
     return (power @ made.reshape(5, -1)).reshape(len(power), lags, lags)
 
 
-def _newton(power, target, err, theta, lags, free, read_noise, iterations: int = 12):
-    """Gauss-Newton. Returns (parameters, covariance matrix, chi2); None, None, None when it fails."""
-    k = lags * lags
-    theta = theta.copy()
-    count = len(theta)
+@dataclass(frozen=True)
+class _Solution:
+    """Of `_newton`."""
+
+    theta: np.ndarray  # gain, a, n, b
+    nu: np.ndarray  # common errors, in standard errors
+    matrix: np.ndarray  # covariance of theta, common errors included
+    gain_variance: float  # without them
+    chi2: float  # common errors included
+
+
+def _newton(points, err, theta, nu, lags, free, read_noise, iterations: int = 12) -> _Solution | None:
+    """Gauss-Newton; None when it fails."""
+    k, count, axes = lags * lags, len(theta), len(nu)
+    theta, nu = theta.copy(), nu.copy()
     extra = 0 if free is None else len(free)
     step = np.concatenate([[1e-4], np.full(k, 1e-9), np.full(k, 1e-2), np.full(extra, 1e-8)])
     inverse = 1.0 / err
     previous = math.inf
     for _ in range(iterations):
+        power, target = points.at(nu)
         middle = coefficients(*_split(theta, lags, free))
         shifted = coefficients(*_split(theta[None, :] + np.diag(step), lags, free))
         slopes = (shifted - middle[:, None]) / step[None, :, None, None]  # (5, parameters, lags, lags)
         slopes = np.ascontiguousarray(slopes.reshape(5, count, k).transpose(0, 2, 1)).reshape(5, -1)
         jacobian = (power @ slopes).reshape(-1, count)
+        if axes:
+            jacobian = np.concatenate([jacobian, points.slopes(nu, middle).reshape(axes, -1).T], axis=1)
         jacobian *= inverse.reshape(-1, 1)
         residual = ((target - np.einsum("pk,kij->pij", power, middle)) * inverse).reshape(-1)
-        chi2 = float(residual @ residual)
+        chi2 = float(residual @ residual + nu @ nu)
         normal, right = jacobian.T @ jacobian, jacobian.T @ residual
+        at = np.arange(count, count + axes)
+        normal[at, at] += 1.0
+        right[at] -= nu
         if read_noise is not None and read_noise[1] > 0:
             # RON² = n00/g², a measurement beside the flats.
-            slope = np.zeros(count)
+            slope = np.zeros(count + axes)
             slope[0] = -2 * theta[1 + k] / theta[0] ** 3
             slope[1 + k] = 1 / theta[0] ** 2
             width = 2 * read_noise[0] * read_noise[1]
@@ -595,37 +653,43 @@ def _newton(power, target, err, theta, lags, free, read_noise, iterations: int =
             chi2 += off**2
         scale = np.sqrt(np.diag(normal))
         if not (np.isfinite(scale).all() and (scale > 0).all()):
-            return None, None, None
+            return None
         scaled = normal / np.outer(scale, scale)
         try:
             move = np.linalg.solve(scaled, right / scale) / scale
         except np.linalg.LinAlgError:
-            return None, None, None
-        theta = theta + move
+            return None
+        theta, nu = theta + move[:count], nu + move[count:]
         if not np.isfinite(theta).all() or theta[0] <= 0:
-            return None, None, None
+            return None
         if abs(previous - chi2) < 1e-4 * max(1.0, chi2 * 1e-3) and abs(move[0]) < 1e-7 * theta[0]:
             break
         previous = chi2
     try:
-        matrix = np.linalg.inv(scaled) / np.outer(scale, scale)
+        matrix = (np.linalg.inv(scaled) / np.outer(scale, scale))[:count, :count]
+        alone = matrix[0, 0]
+        if axes:
+            alone = (np.linalg.inv(scaled[:count, :count]) / np.outer(scale[:count], scale[:count]))[0, 0]
     except np.linalg.LinAlgError:
-        return None, None, None
-    residual = (target - np.einsum("pk,kij->pij", power, coefficients(*_split(theta, lags, free)))) * inverse
-    return theta, matrix, float(np.square(residual).sum())
+        return None
+    power, target = points.at(nu)
+    residual = (target - _evaluate(power, theta, lags, free)) * inverse
+    return _Solution(theta, nu, matrix, float(alone), float(np.square(residual).sum() + nu @ nu))
 
 
-def _result(theta, matrix, chi2, lags, free, power, target, err, used, finite, improvement) -> CovarianceFit:
+def _result(best, lags, free, points, err, used, finite, improvement) -> CovarianceFit:
+    theta, chi2 = best.theta, best.chi2
     gain, a, b, noise = _split(theta, lags, free)
     dof = int(used.sum()) * lags * lags - len(theta)
-    residual = (target[used] - _evaluate(power[used], theta, lags, free))[:, 0, 0] / err[used, 0, 0]
+    power, target = points.at(best.nu)
+    residual = (target - _evaluate(power, theta, lags, free))[:, 0, 0] / err[:, 0, 0]
     variance_dof = max(int(used.sum()) - 3, 1)
     chi2_variance = float(residual @ residual) / variance_dof
     # Residuals beyond the noise of the variances widen all errors alike.
     widen = max(1.0, chi2 / dof) if dof > 0 else 1.0
     if used.sum() > 5:
         widen = max(widen, chi2_variance if chi2_variance > 1 + 5 * math.sqrt(2 / variance_dof) else 1.0)
-    matrix = matrix * widen
+    matrix = best.matrix * widen
     _, a_err, b_err, noise_err = _split(np.sqrt(np.maximum(np.diag(matrix), 0.0)), lags, free)
     return CovarianceFit(
         float(gain),
@@ -644,6 +708,8 @@ def _result(theta, matrix, chi2, lags, free, power, target, err, used, finite, i
         finite - int(used.sum()),
         used,
         improvement,
+        gain_err_common=math.sqrt(max(0.0, (best.matrix[0, 0] - best.gain_variance) * widen)),
+        common=best.nu,
     )
 
 

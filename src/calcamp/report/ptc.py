@@ -42,10 +42,12 @@ def gain(data: ReportData) -> list:
             "not reached (>) the brightest good level is given."
         ),
         beam_values(table, "gain", "Gain [e⁻/ADU]"),
+        *_linearity(table),
         channel_table(
             table,
             [
                 ("gain", "Gain", "err"),
+                ("gain_err_linearity", "σ of linearity", 2),
                 ("gain_free_noise", "noise free", "err"),
                 ("gain_eq16", "Eq. 16", "err"),
                 ("gain_quadratic", "parabola", "err"),
@@ -88,6 +90,22 @@ def gain(data: ReportData) -> list:
         )
     )
     return blocks
+
+
+def _linearity(table) -> list:
+    """What the linearity product adds to the errors, in words."""
+    part = table.floats("gain_err_linearity")
+    if not np.any(part > 0):
+        text = "No linearity product with errors was used: the gain is the slope of the scale as it was measured."
+        return [Text(text)]
+    share, gain = np.nanmedian(part), np.nanmedian(table.floats("gain"))
+    whole = np.nanmedian(table.floats("gain_err"))
+    return [
+        Text(
+            f"Pixels were made linear by a product whose own error is in every error here: of the {100 * whole / gain:.3f} % of "
+            f"a gain (median), it makes {100 * share / gain:.3f} %. It is common to the pairs, and largely to the channels."
+        )
+    ]
 
 
 def curve(data: ReportData) -> list:

@@ -27,8 +27,8 @@ def seconds(exposure: runner.Exposure) -> float:
     return stamp.timestamp() if stamp is not None else math.nan
 
 
-def linearity(ctx: runner.Context) -> dict:
-    """Correction of each quadrant of this CCD from the linearity product, {} without one."""
+def linearity(ctx: runner.Context, ccd: int | None = None) -> dict:
+    """Correction of each quadrant of a CCD from the linearity product, {} without one."""
     product = ctx.product("linearity")
     if not product or not ctx.options.get("use_linearity", True):
         return {}
@@ -37,14 +37,29 @@ def linearity(ctx: runner.Context) -> dict:
     from calcamp.analysis.nonlinearity import Correction
     from calcamp.data.fitsfile import read_fits_table
 
-    columns = read_fits_table(Path(product["path"]), "LINEARITY")
+    ccd, path = ctx.ccd if ccd is None else ccd, Path(product["path"])
+    if "linearity" not in ctx._cache:
+        ctx._cache["linearity"] = read_fits_table(path, "LINEARITY")
+    columns = ctx._cache["linearity"]
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-    return {
-        quadrant: Correction.from_rows(
-            [r for r in rows if int(r["ccd"]) == ctx.ccd and str(r["quadrant"]).strip() == quadrant]
-        )
-        for quadrant in QUADRANTS
-    }
+    found = {}
+    for quadrant in QUADRANTS:
+        own = [r for r in rows if int(r["ccd"]) == ccd and str(r["quadrant"]).strip() == quadrant]
+        found[quadrant] = Correction.from_rows(own, *(_knots(path, ccd, quadrant) if own else ()))
+    return found
+
+
+def _knots(path, ccd: int, quadrant: str):
+    """(knots, covariance of S at them) of a linearity product; nothing where it holds none."""
+    from calcamp.data.files import InputError
+    from calcamp.data.fitsfile import read_image
+
+    try:
+        covariance, header = read_image(path, f"COV_{ccd}{quadrant}")
+    except InputError:
+        return None, None
+    knots = [float(header[f"KNOT{n:02d}"]) for n in range(len(covariance)) if f"KNOT{n:02d}" in header]
+    return (knots, covariance) if len(knots) == len(covariance) else (None, None)
 
 
 class Lit:

@@ -222,11 +222,14 @@ def read_channels(ctx: runner.Context, subtask: str = "extract_PTC") -> dict[tup
     """Pairs of each channel as arrays: mu, covariance, err, moments, ks_p, obsid, column; tiles beside."""
     import numpy as np
 
+    from calcamp.steps.lit import linearity
+
     channels = {}
     for ccd in CCDS:
         pairs = ctx.rows(subtask, "ptc_pairs", ccd)
         if not pairs:
             continue
+        corrections = linearity(ctx, ccd)
         columns = _columns(ctx, subtask, "ptc_covariances", ccd)
         lags = int(max(columns["lag_serial"], default=-1)) + 1
         c, e = (np.array(columns[n], float).reshape(-1, lags, lags) for n in ("covariance", "covariance_err"))
@@ -253,7 +256,15 @@ def read_channels(ctx: runner.Context, subtask: str = "extract_PTC") -> dict[tup
                 "obsid2": array("obsid2").astype(int),
                 "linear_max": float(np.nanmin(np.append(array("linear_max"), math.inf))),
                 "tiles": _tile_arrays(points, quadrant, [r["obsid"] for r in rows], ctx.detector.tiles),
+                "common": None,
             }
+            # Pairs were corrected by one curve: its error is one error of all of them.
+            correction = corrections.get(quadrant)
+            if correction is not None and len(correction.knots):
+                spread = np.sqrt(np.maximum(np.nan_to_num(array("m2"), nan=1.0) - 1.0, 0.0))
+                channels[ccd, quadrant]["common"] = correction.directions(
+                    np.nan_to_num(array("mu"), nan=1.0), spread
+                )
     return channels
 
 
@@ -364,7 +375,7 @@ def fit_channel(ctx: runner.Context, channel: dict, noise):
         brightest = np.where(np.isfinite(tile_mu), tile_mu, -np.inf).max(axis=1)
         below = (brightest < top) & np.isfinite(mu)
     nan = np.where(below[:, None, None], c, np.nan)
-    choice = {"with_b": ctx.options.get("model_b")}
+    choice = {"with_b": ctx.options.get("model_b"), "common": channel["common"]}
     free = ptc.fit_covariances(mu, nan, err, moments, **choice)
     fit = free
     if noise and free.ok and ctx.options.get("noise", "overscan") == "overscan":
@@ -380,6 +391,7 @@ def fit_channel(ctx: runner.Context, channel: dict, noise):
     row = {
         "gain": fit.gain,
         "gain_err": fit.gain_err,
+        "gain_err_linearity": fit.gain_err_common,
         "gain_free_noise": free.gain,
         "gain_free_noise_err": free.gain_err,
         "gain_eq16": sixteen.gain,
@@ -432,7 +444,7 @@ def _top(off, given) -> float:
 
 
 _FIT = (
-    "gain gain_err gain_free_noise gain_free_noise_err gain_eq16 gain_eq16_err gain_quadratic gain_quadratic_err "
+    "gain gain_err gain_err_linearity gain_free_noise gain_free_noise_err gain_eq16 gain_eq16_err gain_quadratic gain_quadratic_err "
     "alpha_quadratic alpha_quadratic_err a00 a00_err a01 a01_err a10 a10_err a11 a11_err b00 b00_err sum_a sum_a_err "
     "read_noise read_noise_err overscan_noise overscan_noise_err turn_off turn_off_err turn_off_is_limit full_well "
     "full_well_err bloom_level_vison bloom_is_limit far_lags_rms chi2_dof chi2_variance b_improvement top n_rejected"
@@ -447,6 +459,7 @@ def _write_ptc(ctx: runner.Context, rows: list[dict]) -> None:
         table(rows, f"ccd quadrant {_FIT} n flag"),
         units={
             **errs("gain gain_free_noise gain_eq16 gain_quadratic", e),
+            "gain_err_linearity": e,
             **errs("alpha_quadratic", "1/adu2"),
             **errs("a00 a01 a10 a11 b00 sum_a", inverse),
             **errs("read_noise overscan_noise turn_off", "ADU"),
@@ -456,9 +469,10 @@ def _write_ptc(ctx: runner.Context, rows: list[dict]) -> None:
         },
         descriptions={
             "gain": "Astier et al. 2019, Eq. 20; the noise of the scans is a measurement of n00 (option noise)",
+            "gain_err_linearity": "part of gain_err that comes from the error of the linearity product",
             "gain_free_noise": "the same with the noise at zero signal left to the curve",
             "read_noise": "of the curve alone, at zero signal",
-            "gain_eq16": "Eq. 16 on the variance alone",
+            "gain_eq16": "Eq. 16 on the variance alone, statistical error",
             "gain_quadratic": "parabola, 1 to 40 kADU, the predecessor's model: biased, for comparison",
             "a01": "parallel neighbour",
             "a10": "serial neighbour",
@@ -489,7 +503,9 @@ def curve_rows(channel: dict, fit, off) -> list[dict]:
             channel["covariance"][here].mean(axis=0),
             channel["err"][here].mean(axis=0) / math.sqrt(here.sum()),
         )
-        model = fit.model([mu.mean()], m.mean(axis=0)[None, :])[0] if fit.ok else np.full(c.shape, np.nan)
+        model = np.full(c.shape, np.nan)
+        if fit.ok:
+            model = _model(fit, mu.mean(), m.mean(axis=0)[None, :], channel["common"], here)
         rows.append(
             {
                 "column": int(column),
@@ -512,6 +528,14 @@ def curve_rows(channel: dict, fit, off) -> list[dict]:
             }
         )
     return rows
+
+
+def _model(fit, mu: float, moments, common, here):
+    """Covariances of a level as the fit expects to measure them, its errors of linearity included."""
+    if common is None or not len(fit.common):
+        return fit.model([mu], moments)[0]
+    shift, stretch = (float(fit.common @ part[:, here].mean(axis=1)) for part in common)
+    return fit.model([mu + shift], moments)[0] / (1.0 + stretch)
 
 
 _CURVE = (
