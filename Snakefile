@@ -70,17 +70,9 @@ include: "rules/acquire.smk"
 include: "rules/check.smk"
 include: "rules/prep.smk"
 include: "rules/report.smk"
-include: "rules/bias.smk"
-include: "rules/dark.smk"
-include: "rules/cosmetics.smk"
-include: "rules/warm.smk"
-include: "rules/persistence.smk"
-include: "rules/stray.smk"
-include: "rules/ptc.smk"
-include: "rules/point.smk"
-include: "rules/crosstalk.smk"
-include: "rules/injection.smk"
-include: "rules/flat.smk"
-include: "rules/nonlinearity.smk"
-include: "rules/pumping.smk"
-include: "rules/brighter_fatter.smk"
+
+
+# Only the families of the session: each job on a cluster reads all this again.
+for _family in P.families():
+
+    include: f"rules/{_family}.smk"

@@ -17,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks import resources
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "bench"
 
@@ -165,7 +167,7 @@ def main() -> None:
         "| test | frames | wall s | must | aim | CPU s | peak MB | written MB | floor s | whole/floor |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    detail = []
+    detail, asked = [], []
     for test in args.tests:
         for check_only in (False, True):
             got = run(test, check_only)
@@ -181,6 +183,7 @@ def main() -> None:
                 f"| {got['test']} {step} | {len(t)} | {min(t):.2f} | {max(t):.2f} | {sum(t):.2f} |"
                 for step, t in got["steps"].items()
             ]
+            asked += [] if check_only else resources.rows(FOLDER / f"{test}.yaml")
     text = "\n".join(
         [
             "# What things cost",
@@ -193,10 +196,14 @@ def main() -> None:
             "|---|---|---|---|---|",
             *detail,
             "",
+            *resources.table(asked),
+            "",
         ]
     )
     (FOLDER / "table.md").write_text(text)
     print(text)
+    for row in resources.exceeded(asked):
+        print(f"more than asked for: {row}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "bench" / "workflow"
 BIN = Path(sys.executable).parent
-PREVIEW_TESTS = 40
+PREVIEW_TESTS, DONE_TESTS = 40, 20
 
 SESSION = """\
 session: D11
@@ -22,7 +23,7 @@ mode: wait
 check_only: {check_only}
 data: {{root: data, day_folders: [12_Mar_19]}}
 results: results
-wait: {{poll_s: 0.2, settle_s: 0.5, timeout_h: 0.5}}
+wait: {{poll_s: 0.1, settle_s: 0.5, timeout_h: 0.5}}
 tests:
 {tests}
 """
@@ -85,13 +86,13 @@ def gate() -> tuple[float, float, float]:
     status = Path(f"/proc/{process.pid}/status").read_text()
     process.kill()
     process.wait()
-    polls = 20 / 0.2
+    polls = 20 / 0.1
     return int(status.split("VmHWM:")[1].split()[0]) / 1024, begun, (later - begun) / polls * 720
 
 
-def job() -> float:
-    """Seconds that Snakemake adds to a job: many jobs that do nothing, less the start with one of them."""
-    seconds = []
+def job() -> tuple[float, float]:
+    """(wall, CPU) seconds that Snakemake adds to a job: many jobs that do nothing, less the start with one of them."""
+    spent = []
     for count in (1, 41):
         folder = FOLDER / f"jobs{count}"
         shutil.rmtree(folder, ignore_errors=True)
@@ -100,19 +101,37 @@ def job() -> float:
             f'rule all:\n    input: expand("{{n}}", n=range({count}))\n\nrule one:\n    output: "{{n}}"\n'
             '    log: "{n}.log"\n    benchmark: "{n}.tsv"\n    shell: "touch {output}"\n'
         )
-        start = time.perf_counter()
-        call(sys.executable, "-m", "snakemake", "-s", folder / "Snakefile", "-d", folder, "-c1", "-q")
-        seconds.append(time.perf_counter() - start)
-    return (seconds[1] - seconds[0]) / 40
+        spent.append(timed("-d", folder, "-c1", "-q", snakefile=folder / "Snakefile"))
+    return (spent[1][0] - spent[0][0]) / 40, (spent[1][1] - spent[0][1]) / 40
 
 
-def preview() -> float:
-    """Seconds of a dry-run of a session with many tests, before any data."""
-    tests = [f"{test}.{n}" for n in range(1, PREVIEW_TESTS // 2 + 1) for test in ("BIAS01", "DARK01")]
-    workspace(tests, check_only=False)
-    start = time.perf_counter()
-    call(sys.executable, "-m", "snakemake", "-s", ROOT / "Snakefile", "-n", "-q", "--configfile", "D11.yaml")
-    return time.perf_counter() - start
+def timed(*options, snakefile: Path | None = None) -> tuple[float, float]:
+    """(wall, CPU) seconds of a snakemake command, on the session where no other workflow is given."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    which = [snakefile] if snakefile else [ROOT / "Snakefile", "--configfile", "D11.yaml"]
+    call(sys.executable, "-m", "snakemake", "-s", *which, *options)
+    wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def many_tests(count: int) -> list[str]:
+    """Names of repeated tests, in all three kinds of the mini session."""
+    return [f"{test}.{n}" for n in range(1, count) for test in ("BIAS01", "BIAS02", "DARK01")][:count]
+
+
+def previews() -> list[tuple[str, tuple[float, float]]]:
+    """What a dry-run costs: many tests before any data; fewer before data, with data, and all done."""
+    workspace(many_tests(PREVIEW_TESTS), check_only=False)
+    found = [(f"preview of {PREVIEW_TESTS} tests", timed("-n", "-q"))]
+    workspace(many_tests(DONE_TESTS), check_only=False)
+    found.append((f"preview of {DONE_TESTS} tests, no data yet", timed("-n", "-q")))
+    call(BIN / "calcamp", "simulate", "D11.yaml", "--into", "data", "--jobs", 2)
+    found.append((f"preview of {DONE_TESTS} tests, data there", timed("-n", "-q")))
+    aim = ("--config", "mode=aim", "-c2")
+    wall, cpu = timed("-q", "all", *aim)
+    found.append((f"{DONE_TESTS} tests of mini frames, all analysed on 2 cores", (wall, cpu)))
+    found.append((f"nothing to be done, {DONE_TESTS} finished tests", timed(*aim)))
+    return found
 
 
 def report_after_last_exposure(speed: float = 60.0) -> tuple[float, float]:
@@ -157,8 +176,8 @@ def main() -> None:
         f"| load of the machine before | {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores |",
         f"| a waiting gate, peak memory | {memory:.1f} MB |",
         f"| a waiting gate, CPU to start / per hour | {start:.2f} s / {hourly:.1f} s |",
-        f"| added to a job by Snakemake | {1000 * job():.0f} ms |",
-        f"| preview of {PREVIEW_TESTS} tests | {preview():.1f} s |",
+        "| added to a job by Snakemake | {1:.0f} ms of CPU, {0:.0f} ms |".format(*(1000 * t for t in job())),
+        *(f"| {what} | {cpu:.1f} s of CPU, {wall:.1f} s |" for what, (wall, cpu) in previews()),
     ]
     report, settled = report_after_last_exposure()
     lines.append(

@@ -88,3 +88,6 @@ use rule check as point_bayes with:
         subtask="bayes",
         job=lambda wc: P.job(wc.test, "bayes", wc.ccd),
         attempt=lambda wc: P.attempt(wc.test, "bayes", wc.ccd),
+
+
+include: "crosstalk.smk"

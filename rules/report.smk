@@ -14,7 +14,7 @@ rule judge:
     priority: lambda wc: 20 + P.priority(wc.test)
     threads: 1
     resources:
-        mem_mb=800,
+        mem_mb=600,
         runtime=5,
     params:
         digest=lambda wc: P.judging_digest(wc.test),
@@ -35,7 +35,7 @@ rule report:
     priority: lambda wc: 20 + P.priority(wc.test)
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=1000,
         runtime=10,
     shell:
         "{PY}.report --folder $(dirname {output[0]:q}) > {log:q} 2>&1"

@@ -14,8 +14,9 @@ import pytest
 from tests.faults import slurm
 from tests.workflow.conftest import ROOT, SESSION, make_workspace, snakemake, start, tables
 
+TESTS = ("BIAS01", "BIAS02", "DARK01")
 SMALL = SESSION.replace("  BIAS01: {do: all}\n  BIAS02: {do: all}\n", "").replace(
-    "DARK01: {do: all}", "DARK01: {do: [check, meta]}"
+    "DARK01: {do: all}", "DARK01: {do: [check]}"
 )
 
 
@@ -40,7 +41,7 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess:
         *options,
     ]
     return subprocess.run(
-        ["timeout", "-k", "10", "560", *map(str, command)],
+        ["timeout", "-k", "10", "1500", *map(str, command)],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -59,12 +60,11 @@ def submitted(text: str) -> list[str]:
     return re.findall(r"rule (\w+)|group job (\w+)", text)
 
 
-def test_cluster_generic_gives_the_same_tables(campaign, local, tmp_path):
-    """With a submit command that runs the job at once."""
+def submit_through_a_script(folder: Path) -> subprocess.CompletedProcess:
+    """The session through profile cluster-generic, with a submit command that runs the job at once."""
     pytest.importorskip(
         "snakemake_executor_plugin_cluster_generic", reason="the cluster extra is not installed"
     )
-    folder = workspace(campaign, tmp_path / "work", SMALL)
     submit = folder / "submit.sh"
     submit.write_text(
         f'#!/bin/sh\necho "$@" >> {folder}/submitted\nsetsid sh "$1" > /dev/null 2>&1 &\necho $!\n'
@@ -76,6 +76,12 @@ def test_cluster_generic_gives_the_same_tables(campaign, local, tmp_path):
         *("--cluster-generic-cancel-cmd", "true", "--latency-wait", "60", "--jobs", "2"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_cluster_generic_gives_the_same_tables(campaign, local, tmp_path):
+    folder = workspace(campaign, tmp_path / "work", SMALL)
+    submit_through_a_script(folder)
     assert tables(folder, "DARK01") == tables(local, "DARK01")
     jobs = (folder / "submitted").read_text()
     assert len(jobs.splitlines()) <= 6  # a group per CCD, house-keeping, verdict, report: no gate, no summary
@@ -83,25 +89,39 @@ def test_cluster_generic_gives_the_same_tables(campaign, local, tmp_path):
 
 
 @pytest.mark.full
+def test_cluster_generic_with_three_tests(campaign, finished, tmp_path):
+    folder = workspace(campaign, tmp_path / "work", SESSION)
+    submit_through_a_script(folder)
+    for test in TESTS:
+        assert tables(folder, test) == tables(finished, test), test
+    jobs = (folder / "submitted").read_text()
+    assert len(jobs.splitlines()) <= 6 * len(TESTS)
+    assert "acquire" not in jobs
+
+
+@pytest.mark.full
 @pytest.mark.skipif(bool(slurm.why_not()), reason=slurm.why_not())
-def test_slurm_gives_the_same_tables(campaign, local, tmp_path):
+def test_slurm_gives_the_same_tables(campaign, finished, tmp_path):
+    """Three tests through a real Slurm: groups per CCD, no gate submitted, tables byte by byte as in the local run."""
     pytest.importorskip("snakemake_executor_plugin_slurm", reason="the cluster extra is not installed")
-    folder = workspace(campaign, tmp_path / "work", SMALL)
+    folder = workspace(campaign, tmp_path / "work", SESSION)
     with slurm.Slurm(tmp_path / "slurm"):
         done = run(
             folder,
             *("--profile", "cluster", "--slurm-no-account", "--slurm-status-command", "squeue"),
             *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "1"),
-            *("--latency-wait", "15", "--jobs", "2"),
+            *("--latency-wait", "15", "--jobs", "4"),
         )
         said = done.stdout + done.stderr
         assert done.returncode == 0, said
-        assert tables(folder, "DARK01") == tables(local, "DARK01")
+        for test in TESTS:
+            assert tables(folder, test) == tables(finished, test), test
         numbers = subprocess.run(
             ["squeue", "-h", "-t", "all", "-o", "%i %T"], capture_output=True, text=True, check=True
         )
         states = [line.split()[1] for line in numbers.stdout.splitlines()]
         assert states == ["COMPLETED"] * len(states)
-        assert 5 <= len(states) <= 6
+        assert 5 * len(TESTS) <= len(states) <= 6 * len(TESTS)
+        print(f"{sum(len(tables(folder, t)) for t in TESTS)} tables equal, {len(states)} submissions")
         again = snakemake("-n", cwd=folder)
         assert "Nothing to be done" in again.stdout + again.stderr

@@ -28,11 +28,10 @@ from tests.workflow.conftest import (
     verdict,
 )
 
-pytestmark = pytest.mark.full  # minutes of sessions: make test keeps to the foundation's
-
 SMALL = SESSION.replace("  BIAS01: {do: all}\n  BIAS02: {do: all}\n", "").replace(
     "DARK01: {do: all}", "DARK01: {do: [check, meta]}"
 )
+TINY = SMALL.replace("[check, meta]", "[check]")
 SECONDS = 400
 
 
@@ -103,6 +102,27 @@ def verdicts(expected: dict) -> list[str]:
     return [name for name in expected if "/" not in name]
 
 
+def test_two_kills_of_a_small_session(campaign, tmp_path):
+    """Snakemake, then a step; the quick one of its kind, part of make test."""
+    rng, folder = random.Random(1), copy_data(campaign, tmp_path / "work")
+    make_workspace(folder, TINY)
+    process = start(cwd=folder)
+    until(lambda: list(folder.glob("results/D11/DARK01/ccd*/check.part")), SECONDS, process)
+    assert kill_one(process.pid, rng, ("main",)) == "main"
+    process.wait(SECONDS)
+    assert "calcamp run D11.yaml --unlock-dead" in calcamp("status", "D11.yaml", cwd=folder).stdout
+    process = start("--unlock-dead", cwd=folder)
+    until(lambda: kill_one(process.pid, rng, ("step",)), SECONDS, process)
+    process.wait(SECONDS)
+    go_on(folder)
+    assert calcamp("verify", "results/D11", cwd=folder).returncode == 0
+    disturbed = results_of(folder, ["DARK01"])
+    shutil.rmtree(folder / "results")
+    assert start(cwd=folder).wait(SECONDS) == 0
+    assert results_of(folder, ["DARK01"]) == disturbed
+
+
+@pytest.mark.full
 def test_ten_random_kills(campaign, quiet, tmp_path):
     folder = copy_data(campaign, tmp_path / "work")
     make_workspace(folder, SMALL)
@@ -115,10 +135,11 @@ def test_ten_random_kills(campaign, quiet, tmp_path):
 def test_thirty_random_kills_over_three_tests(campaign, finished, tmp_path):
     folder = copy_data(campaign, tmp_path / "work")
     make_workspace(folder, SESSION)
-    seconds = 40 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+    seconds = 25 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     survive(folder, 30, 21, seconds, results_of(finished, ["BIAS01", "BIAS02", "DARK01"]))
 
 
+@pytest.mark.full
 def test_a_killed_run_is_told_and_cleared_away_on_demand(campaign, quiet, tmp_path):
     folder = copy_data(campaign, tmp_path / "work")
     make_workspace(folder, SMALL)
@@ -144,6 +165,7 @@ def test_a_killed_run_is_told_and_cleared_away_on_demand(campaign, quiet, tmp_pa
     assert results_of(folder, ["DARK01"]) == results_of(quiet, ["DARK01"])
 
 
+@pytest.mark.full
 def test_sigterm_ends_at_once_and_leaves_no_lock(campaign, quiet, tmp_path):
     folder = copy_data(campaign, tmp_path / "work")
     make_workspace(folder, SMALL)
@@ -157,6 +179,7 @@ def test_sigterm_ends_at_once_and_leaves_no_lock(campaign, quiet, tmp_path):
     assert results_of(folder, ["DARK01"]) == results_of(quiet, ["DARK01"])
 
 
+@pytest.mark.full
 def test_two_sessions_in_one_folder(campaign, quiet, tmp_path):
     """One waits, one runs; the end of the second takes nothing away from the first."""
     folder = copy_data(campaign, tmp_path / "work")
@@ -188,6 +211,7 @@ def test_two_sessions_in_one_folder(campaign, quiet, tmp_path):
     assert json.loads((folder / "results/D12/BIAS01/manifest.json").read_text())["end"] == "stopped"
 
 
+@pytest.mark.full
 def test_raw_data_copied_again_rerun_nothing(campaign, quiet, tmp_path):
     folder = tmp_path / "work"
     shutil.copytree(quiet, folder, symlinks=True)
@@ -215,6 +239,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", place], check=True)
 
 
+@pytest.mark.full
 def test_a_full_disk(campaign, quiet, tmp_path, small_disk):
     folder = copy_data(campaign, tmp_path / "work")
     make_workspace(folder, SMALL)

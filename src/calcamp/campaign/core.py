@@ -68,8 +68,11 @@ class Subtask:
     # (test, chamber, detector) -> what the step must know of the chamber, as plain data; None: nothing
     chamber_data: Callable[[object, object, object], dict] | None = None
     aliases: tuple[str, ...] = ()
-    mem_mb: int = 1500  # honest figures for the cluster profile, full size
+    # For the cluster profile, from benchmarks at full size: peak memory of the step and of the Snakemake that a
+    # cluster starts around it (300 MB), minutes for a start on a busy node, seconds for each frame of a CCD.
+    mem_mb: int = 1500
     runtime_min: int = 10
+    frame_s: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -126,7 +129,7 @@ class PrepOptions(Options):
     cosmics: bool = False
 
 
-CHECK = Subtask("check", version=1, mem_mb=800, runtime_min=5)
+CHECK = Subtask("check", version=1, mem_mb=600, runtime_min=5)
 HK = Subtask("hk", scope="block", version=1, mem_mb=500, runtime_min=2, production=False)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -165,6 +166,10 @@ class Plan:
         ]
         return "|".join(names) or NOTHING
 
+    def families(self) -> list[str]:
+        """Families of the session: the rule files that it needs."""
+        return sorted({p.test.family for p in self.tests.values()})
+
     def family(self, name: str) -> str:
         return self.tests[name].test.family
 
@@ -194,7 +199,12 @@ class Plan:
         return [path for subtask in self.tests[name].subtasks for path in self._records(name, subtask)]
 
     def resource(self, name: str, subtask: str, key: str) -> int:
-        return getattr(self.tests[name].test.subtask(subtask), key)
+        """``mem_mb`` or ``runtime_min`` that a cluster is asked for; the time grows with the frames of the test."""
+        declared = self.tests[name].test.subtask(subtask)
+        if key == "runtime_min":
+            frames = sum(column.frames for column in self.columns(name))
+            return declared.runtime_min + math.ceil(frames * declared.frame_s / 60)
+        return getattr(declared, key)
 
     def options(self, name: str, subtask: str) -> dict:
         """Options of a sub-task, complete and checked."""

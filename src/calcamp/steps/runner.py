@@ -429,6 +429,7 @@ def execute(family, subtask, task, manifest_path, ccd, job, into, attempt="0") -
             "reason": "",
             "calcamp_version": _version(),
             "minutes": (time.time() - started) / 60,
+            "peak_mb": _peak_mb(),
             "files": files,
             "tables": ctx.tables,
             "products": ctx.made,
@@ -442,6 +443,15 @@ def execute(family, subtask, task, manifest_path, ccd, job, into, attempt="0") -
         },
     )
     return 0
+
+
+def _peak_mb() -> float | None:
+    """Largest memory that this process had, MB; Snakemake's benchmarks look too seldom to see a short peak."""
+    try:
+        text = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return round(int(text.split("VmHWM:")[1].split()[0]) / 1024, 1)
 
 
 def _version() -> str:
