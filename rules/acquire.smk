@@ -14,6 +14,7 @@ checkpoint acquire:
     wildcard_constraints:
         test=P.pattern(),
     priority: lambda wc: P.gate_priority(wc.test)
+    retries: 0
     localrule: True
     threads: 0
     resources:

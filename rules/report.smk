@@ -51,6 +51,7 @@ rule conclude:
     log:
         "<logs>/{test}_conclude.log",
     priority: 100
+    retries: 0
     localrule: True
     threads: 1
     shell:

@@ -60,14 +60,19 @@ def submitted(text: str) -> list[str]:
     return re.findall(r"rule (\w+)|group job (\w+)", text)
 
 
-def submit_through_a_script(folder: Path) -> subprocess.CompletedProcess:
-    """The session through profile cluster-generic, with a submit command that runs the job at once."""
+def submit_through_a_script(folder: Path, refused: int = 0) -> subprocess.CompletedProcess:
+    """The session through profile cluster-generic, with a submit command that runs the job at once.
+
+    The first `refused` submissions fail.
+    """
     pytest.importorskip(
         "snakemake_executor_plugin_cluster_generic", reason="the cluster extra is not installed"
     )
     submit = folder / "submit.sh"
     submit.write_text(
-        f'#!/bin/sh\necho "$@" >> {folder}/submitted\nsetsid sh "$1" > /dev/null 2>&1 &\necho $!\n'
+        f'#!/bin/sh\necho "$@" >> {folder}/submitted\n'
+        f"[ $(wc -l < {folder}/submitted) -gt {refused} ] || {{ echo queue is full; exit 1; }}\n"
+        'setsid sh "$1" > /dev/null 2>&1 &\necho $!\n'
     )
     submit.chmod(submit.stat().st_mode | stat.S_IXUSR)
     done = run(
@@ -80,11 +85,14 @@ def submit_through_a_script(folder: Path) -> subprocess.CompletedProcess:
 
 
 def test_cluster_generic_gives_the_same_tables(campaign, local, tmp_path):
+    """Two submissions refused: they are tried again, and the session is whole."""
     folder = workspace(campaign, tmp_path / "work", SMALL)
-    submit_through_a_script(folder)
+    submit_through_a_script(folder, refused=2)
     assert tables(folder, "DARK01") == tables(local, "DARK01")
     jobs = (folder / "submitted").read_text()
-    assert len(jobs.splitlines()) <= 6  # a group per CCD, house-keeping, verdict, report: no gate, no summary
+    assert (
+        len(jobs.splitlines()) <= 2 + 6
+    )  # a group per CCD, house-keeping, verdict, report: no gate, no summary
     assert "acquire" not in jobs
 
 

@@ -33,11 +33,14 @@ def run(
 ) -> None:
     """Run a session: the same as snakemake, whose options may follow.
 
-    Refuses, saying who, while the session is being run. After a kill -9, --unlock-dead goes on.
+    On a terminal one line says how far it is; in a pipe Snakemake speaks itself. Refuses, saying who, while the
+    session is being run. After a kill -9, --unlock-dead goes on. Where sub-tasks could not be started (a cluster
+    that takes no job for a moment) they are tried once more.
 
     Example:  calcamp run config/sessions/D11.yaml -c4 --config mode=wait
     """
     from calcamp.campaign import plan
+    from calcamp.cli.progress import wants_progress
     from calcamp.paths import workflow_root
 
     planned = plan.load([session], _overrides(ctx.args))
@@ -49,13 +52,21 @@ def run(
     if dry_run:
         raise typer.Exit(subprocess.run([*command, "--dry-run"], check=False).returncode)
     lock = _claim(planned, session, unlock)
+    show = sys.stdout.isatty() and wants_progress(ctx.args)
+    retries = 1
     try:
         for _ in range(ROUNDS):
-            status = _run(command, lock.descriptor)
+            before = _started(planned)
+            status = _run(command, lock.descriptor, planned if show else None, cores or os.cpu_count() or 1)
             _note_end(planned, status)
-            if status or not _yielded(planned):
+            begun = _started(planned) != before
+            if status == 1 and begun and retries and (left := _never_run(planned)):
+                retries -= 1
+                print(f"calcamp: {len(left)} sub-tasks were not run ({left[0]}): once more", file=sys.stderr)
+            elif not status and _yielded(planned):
+                print("calcamp: tests gave their place to others while they waited: waiting for them again")
+            else:
                 break
-            print("calcamp: tests gave their place to others while they waited: waiting for them again")
         raise typer.Exit(status if status >= 0 else 128 - status)
     finally:
         lock.leave()
@@ -136,9 +147,13 @@ def _wait_for_orphans(root: Path) -> None:
 
 
 # ---- running -------------------------------------------------------------------------------------
-def _run(command: list[str], descriptor: int) -> int:
-    """Snakemake in a process group of its own, which gets all signals that come here."""
-    child = subprocess.Popen(command, pass_fds=(descriptor,), process_group=0)
+def _run(command: list[str], descriptor: int, planned=None, cores: int = 1) -> int:
+    """Snakemake in a process group of its own, which gets all signals that come here.
+
+    With a plan, its output is read and shown as one line that is renewed.
+    """
+    said = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} if planned else {}
+    child = subprocess.Popen(command, pass_fds=(descriptor,), process_group=0, **said)
     ended = {}
 
     def forward(number, _frame):
@@ -150,6 +165,10 @@ def _run(command: list[str], descriptor: int) -> int:
         number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     }
     try:
+        if planned:
+            from calcamp.cli.progress import follow
+
+            follow(child.stdout, planned, cores)
         status = child.wait()
     finally:
         for number, handler in before.items():
@@ -166,6 +185,26 @@ def _note_end(planned, status: int) -> None:
     state = alive.read_state(planned.results.root / "config" / "run.json")
     if status > 0 and alive.is_dead(state) and not alive.snakemake_locks(Path.cwd(), planned.results.root):
         planned.end_run("interrupted" if status > 128 else "errors")
+
+
+def _started(planned) -> str | None:
+    """When Snakemake last began with the jobs of the session."""
+    from calcamp.data import alive
+
+    return alive.read_state(planned.results.root / "config" / "run.json").get("started")
+
+
+def _never_run(planned) -> list[str]:
+    """Sub-tasks of tests whose data are there that left no record: they were not started, or killed."""
+    from calcamp.data import alive
+
+    return [
+        f"{name} {Path(path).stem}"
+        for name in planned.tests
+        if alive.read_state(planned.results.manifest(name))
+        for path in planned.records(name)
+        if not Path(path).is_file()
+    ]
 
 
 def _yielded(planned) -> list[str]:
