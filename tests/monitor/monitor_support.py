@@ -188,3 +188,29 @@ def webhook():
         server.shutdown()
         server.server_close()
         thread.join(5)
+
+
+@contextlib.contextmanager
+def mail_server(port=None):
+    """aiosmtpd; gives (port, list of (recipient, text) with the time of acceptance in ``.times``)."""
+    from aiosmtpd.controller import Controller
+
+    class Mails(list):
+        def __init__(self):
+            super().__init__()
+            self.times = []
+
+    got = Mails()
+
+    class Keeper:
+        async def handle_DATA(self, server, session, envelope):
+            got.times.extend(time.monotonic() for _ in envelope.rcpt_tos)
+            got.extend((to, envelope.content.decode()) for to in envelope.rcpt_tos)
+            return "250 OK"
+
+    controller = Controller(Keeper(), hostname="127.0.0.1", port=port or free_port())
+    controller.start()
+    try:
+        yield controller.port, got
+    finally:
+        controller.stop()

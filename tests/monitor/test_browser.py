@@ -4,16 +4,26 @@ import contextlib
 import os
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from tests.monitor.monitor_support import KEYS, LIMITS, Day, free_port, nominal, running, wait_for, webhook
+from tests.monitor.monitor_support import (
+    KEYS,
+    LIMITS,
+    Day,
+    mail_server,
+    nominal,
+    running,
+    wait_for,
+    webhook,
+)
 
 from calcamp.monitor.log import EventLog
-from calcamp.monitor.settings import Channel, MonitorFile, Periods
+from calcamp.monitor.settings import Channel, MonitorFile, Periods, Thresholds
 from calcamp.monitor.watch import Monitor
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -63,26 +73,6 @@ def until(page, expression, seconds=20.0, timeout=None):
     while not page.evaluate(expression):
         assert time.monotonic() < end, expression
         page.wait_for_timeout(50)
-
-
-@contextlib.contextmanager
-def mail_server():
-    """aiosmtpd that keeps (recipient, text)."""
-    from aiosmtpd.controller import Controller
-
-    got = []
-
-    class Keeper:
-        async def handle_DATA(self, server, session, envelope):
-            got.extend((to, envelope.content.decode()) for to in envelope.rcpt_tos)
-            return "250 OK"
-
-    controller = Controller(Keeper(), hostname="127.0.0.1", port=free_port())
-    controller.start()
-    try:
-        yield controller.port, got
-    finally:
-        controller.stop()
 
 
 @needs_browser
@@ -156,6 +146,68 @@ def test_out_of_limits_to_board_mail_and_webhook(browser, tmp_path):
             until(page, "[...document.querySelectorAll('#images img')].every(i => i.naturalWidth > 50)")
             assert page.outside == []
             assert page.faults == []
+
+
+STOPPED_RSYNC = "#!/bin/sh\nkill -STOP $$\n"
+
+
+@needs_browser
+def test_latency_of_warnings_with_a_stopped_rsync_and_five_tabs(browser, tmp_path, monkeypatch):
+    """Time from the row on disk to the mail accepted by the server, over forty excursions."""
+    pytest.importorskip("aiosmtpd")
+    import random
+
+    import calcamp.monitor.copying as copying
+
+    stuck = tmp_path / "rsync"
+    stuck.write_text(STOPPED_RSYNC)
+    stuck.chmod(0o755)
+    monkeypatch.setattr(copying, "rsync_program", lambda: str(stuck))
+    (tmp_path / "backup").mkdir()
+    day, rng = Day(tmp_path / "12_Mar_19"), random.Random(4)
+    day.hk(600)
+    day.expose(17283)
+    critical = [key for key in KEYS if LIMITS[key].severity_of(1)]
+    with mail_server() as (smtp, mails):
+        url = f"mailto://127.0.0.1:{smtp}/?from=monitor@example.org&to=a@example.org,b@example.org&mode=insecure&smtp=127.0.0.1"
+        monitor = Monitor(
+            day.folder,
+            SETTINGS.model_copy(update={"thresholds": Thresholds(messages_per_hour=1000)}),
+            LIMITS,
+            [Channel(name="mail", kind="email", url=url)],
+            state_dir=tmp_path / "state",
+            log=EventLog(tmp_path / "m.log"),
+            backup=str(tmp_path / "backup"),
+        )
+        with running(monitor) as client:
+            pages = [open_page(browser, client.url) for _ in range(5)]
+            for number, page in enumerate(pages, start=1):
+                page.wait_for_selector("#board .tile")
+                page.keyboard.press(str(number))
+            wait_for(lambda: monitor.copiers[0].state.running)
+            delays = []
+            for n in range(40):
+                key = critical[n % len(critical)]
+                pages[0].wait_for_timeout(rng.uniform(0, 1200))
+                seen = len(mails)
+                day.hk(1, **{key: 60.0})
+                begin = time.monotonic()
+                hits = wait_for(
+                    lambda seen=seen: [
+                        i for i, (_, text) in enumerate(mails) if i >= seen and "HK WARNING" in text
+                    ],
+                    30,
+                )
+                delays.append(mails.times[hits[0]] - begin)
+                day.hk(1)
+                wait_for(lambda key=key: client.key(key).get("state") == "inside")
+                client.post(f"/api/flags/{key}/lower", {"user": "test"})
+            assert monitor.copiers[0].state.running, "rsync stood still all the time"
+            for page in pages:
+                page.close()
+    p50, p95 = statistics.median(delays), sorted(delays)[int(0.95 * len(delays))]
+    print(f"row to mail: median {p50:.2f} s, p95 {p95:.2f} s, most {max(delays):.2f} s")
+    assert p95 < 10
 
 
 PAYLOADS = [

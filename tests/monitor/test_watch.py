@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.monitor.monitor_support import KEYS, LIMITS, Day, wait_for, webhook
 
 from calcamp.data.files import InputError
-from calcamp.monitor.housekeeping import Bounds, HouseKeepingWatch, QuickParser
+from calcamp.monitor.housekeeping import Bounds, History, HouseKeepingWatch, QuickParser
 from calcamp.monitor.log import EventLog
 from calcamp.monitor.messages import compose
 from calcamp.monitor.send import Outbox
@@ -28,17 +28,30 @@ PLAIN = read_hk_limits(LIMITS)
 @given(
     st.sampled_from(sorted(KEYS)),
     st.one_of(
-        st.floats(-300, 20000), st.just(float("nan")), st.sampled_from([0.0, 12192.0, -133.0, 35.0, 31.6])
+        st.floats(-300, 20000),
+        st.just(float("nan")),
+        st.sampled_from([0.0, -0.0, 1e-9, 12192.0, 12192.04, -133.0, 35.0, 31.6]),
     ),
 )
 @settings(max_examples=1000, deadline=None)
 def test_array_judging_equals_judge_value(key, value):
-    if LIMITS[key].safe.type == "identity" and value == value:
-        value = float(round(value)) + 0.0  # registers hold whole numbers; -0.0 is 0
     values = np.zeros((1, len(KEYS)))
     values[0, KEYS.index(key)] = value
     kind = ("ok", "below", "above", "differs", "not measured")[BOUNDS.judge(values)[0, KEYS.index(key)]]
     assert kind == judge_value(key, value, None, PLAIN).safe
+
+
+def test_a_register_with_several_right_values():
+    from types import SimpleNamespace
+
+    band = SimpleNamespace(type="identity", values=[0, 3, 7, "2FA0"], low=None, high=None)
+    limit = SimpleNamespace(safe=band, performance=None, severity_of=lambda _: 0)
+    words = SimpleNamespace(safe=SimpleNamespace(type="identity", values=["2FA0"]), severity_of=lambda _: 0)
+    bounds = Bounds(["R", "W"], {"R": limit, "W": words})
+    values = np.array([[0.0, 1.0], [-0.0, 1.0], [3.0, 1.0], [7.0, 1.0], [5.0, 1.0], [2.0, np.nan]])
+    assert bounds.judge(values)[:, 0].tolist() == [0, 0, 0, 0, 3, 3]
+    assert not bounds.judge(values)[:, 1].any()
+    assert bounds.texts == ["= 0 or 3 or 7", ""]
 
 
 def test_severities_are_those_of_the_limits():
@@ -86,6 +99,37 @@ def test_growing_file_parts_bad_lines_and_a_half_line(tmp_path):
     assert len(second.look().values) == 2, "rows that came while it was not running"
     (day.folder / "HK_13-03-19_ROE1_01.txt").write_text(path.read_text().replace("12-03-19_", "13-03-19_"))
     assert len(watch.look().values) == 8, "a part that appears is judged whole"
+
+
+def test_a_reading_on_its_limit_is_inside_on_the_board(tmp_path):
+    day = Day(tmp_path / "12_Mar_19")
+    upper = {key: LIMITS[key].safe.high for key in KEYS if LIMITS[key].safe.type == "absolute"}
+    day.hk(1, **upper)
+    monitor = Monitor(day.folder, FAST, LIMITS)
+    monitor.look()
+    assert [k["key"] for k in monitor.state()["keys"] if k["state"] == "out"] == []
+    assert monitor.alarms == {}
+
+
+def test_old_readings_are_thinned_and_keep_their_extremes():
+    history, rng = History(most=6000), np.random.default_rng(1)
+    history.FULL = 4000
+    values = rng.normal(size=(40_000, 3))
+    values[1234, 1], values[30_001, 2] = 50.0, -70.0
+    values[5000, 0] = np.nan
+    for start in range(0, 40_000, 250):
+        part = values[start : start + 250]
+        assert np.array_equal(
+            history.add(["a", "b", "c"], np.arange(start, start + 250.0), part), part, equal_nan=True
+        )
+    assert history.total == 40_000
+    assert history.n < 6000 + 40_000 / 10
+    assert (np.nanmax(history.values[:, 1]), np.nanmin(history.values[:, 2])) == (50.0, -70.0)
+    assert (np.diff(history.times) >= 0).all()
+    assert np.array_equal(history.values[-4000:], values[-4000:].astype("f4"))
+    assert (history.times[0], history.times[-1]) == (0.0, 39_999.0)
+    times, _ = history.decimated(["b"], None, None, 500)
+    assert (times[0], times[-1]) == (0.0, 39_999.0)
 
 
 def test_decimation_keeps_extremes(tmp_path):

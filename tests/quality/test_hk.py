@@ -5,8 +5,8 @@ import math
 import pytest
 
 from calcamp.config.lookup import load_limits
-from calcamp.quality.hk import commanded_key, judge_hk, judge_value
-from calcamp.quality.limits import read_hk_limits
+from calcamp.quality.hk import commanded_key, judge_band, judge_hk, judge_value
+from calcamp.quality.limits import Band, read_hk_limits
 
 COMMANDED = {"IG1_2_T": 6.0, "IG1_2_B": 4.0, "OD_1_T": 26.0, "IDL": 13.0}
 KEYS = ("CCD2_IG1_B", "CCD2_IG1_T", "CCD1_OD_T", "CCD1_TEMP_T", "RPSU_28V_PRI_I")
@@ -169,3 +169,24 @@ def test_identity():
     right = every[key].safe.values[0]
     assert judge_value(key, right, None, every).ok is True
     assert judge_value(key, 77777, None, every).safe == "differs"
+
+
+@pytest.mark.parametrize(
+    ("value", "state"),
+    [
+        (12192, "ok"),
+        (12192.0, "ok"),
+        ("12192", "ok"),
+        (12192.04, "differs"),
+        (12192.0000001, "differs"),
+        (12193, "differs"),
+        (None, "not measured"),
+    ],
+)
+def test_identity_is_exact(value, state):
+    assert judge_band(value, Band("identity", values=(12192, "2FA0"))) == state
+
+
+def test_minus_zero_is_zero():
+    assert judge_band(-0.0, Band("identity", values=(0,))) == "ok"
+    assert judge_band(1e-12, Band("identity", values=(0,))) == "differs"

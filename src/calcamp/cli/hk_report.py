@@ -15,9 +15,11 @@ PER_FIGURE = 8  # keys: four rows of two
 
 def read_readings(folder: Path):
     """All readings of a day-folder's master files, as the monitor keeps them."""
-    from calcamp.monitor.housekeeping import HouseKeepingWatch
+    import numpy as np
 
-    watch = HouseKeepingWatch(folder)
+    from calcamp.monitor.housekeeping import History, HouseKeepingWatch
+
+    watch = HouseKeepingWatch(folder, history=History(np.float64, None))
     watch.look()
     while watch.loading:
         watch.look()

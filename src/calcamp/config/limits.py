@@ -276,19 +276,6 @@ class Band(Shape):
         _ordered(self.low, self.high)
         return self
 
-    def judge(self, value: object, commanded: float | None = None) -> int | None:
-        """-1 below, 0 within, 1 above, 2 another value (identity); None if there is nothing to compare."""
-        if value is None or value != value:
-            return None
-        if self.type == "identity":
-            return 0 if value in self.values or str(value) in map(str, self.values) else 2
-        if self.type == "relative":
-            if commanded is None or commanded != commanded:
-                return None
-            value = value - commanded
-        slack = 1e-9  # 13.2 - 13.0 is a little more than 0.2 in binary
-        return -1 if value < self.low - slack else 1 if value > self.high + slack else 0
-
 
 class Severity(Shape):
     """How bad a violation is for the monitor: 1 e-mail, 2 e-mail and SMS."""

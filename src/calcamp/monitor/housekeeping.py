@@ -41,13 +41,27 @@ class QuickParser(HKParser):
 
 
 class History:
-    """All readings of a day: times in seconds (acquisition clock, as if UTC), values float32 [row, key]."""
+    """Readings of a day: times in seconds (acquisition clock, as if UTC), values [row, key].
 
-    def __init__(self):
+    Parameters
+    ----------
+    dtype : of the values kept. float32 saves half the memory; judge the rows that `add` returns, or `last`,
+        for a reading on its limit is out of it when rounded.
+    most : rows kept one by one (a day at 1 s, and half a day more); of older ones the lowest and the highest
+        of every 20, so that a monitor that runs for weeks stays small. None: all.
+    """
+
+    FULL, BIN = 86_400, 20
+
+    def __init__(self, dtype=np.float32, most: int | None = 130_000):
         self.keys: list[str] = []
         self.n = 0
+        self.total = 0  # rows that came
+        self.last = np.empty(0)  # last row, float64
+        self._dtype, self._most = dtype, most
+        self._thinned = 0
         self._times = np.empty(1024)
-        self._values = np.empty((1024, 0), np.float32)
+        self._values = np.empty((1024, 0), dtype)
 
     @property
     def times(self) -> np.ndarray:
@@ -62,8 +76,9 @@ class History:
         new = [key for key in dict.fromkeys(keys) if key and key not in self.keys]
         if new:
             self.keys = [*self.keys, *new]
-            wider = np.full((len(self._values), len(new)), np.nan, np.float32)
+            wider = np.full((len(self._values), len(new)), np.nan, self._dtype)
             self._values = np.concatenate([self._values, wider], axis=1)
+            self.last = np.append(self.last, np.full(len(new), np.nan))
         return [self.keys.index(key) if key else -1 for key in keys]
 
     def add(self, keys: list[str], times: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -77,16 +92,34 @@ class History:
             # a quarter more each time: a day of rows costs 30 MB, not twice that
             room = max(need, int(1.25 * len(self._times)) + 1024)
             self._times = np.concatenate([self._times[: self.n], np.empty(room - self.n)])
-            grown = np.empty((room, len(self.keys)), np.float32)
+            grown = np.empty((room, len(self.keys)), self._dtype)
             grown[: self.n] = self._values[: self.n]
             self._values = grown
         self._times[self.n : need] = times
         with np.errstate(over="ignore"):
-            small = block.astype(np.float32)
+            small = block.astype(self._dtype)
         small[~np.isfinite(small)] = np.nan
         self._values[self.n : need] = small
         self.n = need
+        self.total += len(times)
+        self.last = block[-1]
+        if self._most is not None and self.n > self._most:
+            self._thin()
         return block
+
+    def _thin(self) -> None:
+        """Of the rows older than the last `FULL` that were not thinned yet, keep two of every `BIN`."""
+        first, stop = self._thinned, self.n - self.FULL
+        stop -= (stop - first) % self.BIN
+        times, values = _extremes(
+            self._times[first:stop], self._values[first:stop], np.arange(0, stop - first, self.BIN)
+        )
+        self._thinned = first + len(times)
+        end = self._thinned + self.n - stop
+        self._times[first : self._thinned], self._values[first : self._thinned] = times, values
+        self._times[self._thinned : end] = self._times[stop : self.n]  # numpy minds the overlap
+        self._values[self._thinned : end] = self._values[stop : self.n]
+        self.n = end
 
     def decimated(
         self, keys: list[str], start: float | None, end: float | None, points: int = 800
@@ -106,13 +139,18 @@ class History:
         if len(times) <= points:
             return times, values.astype(float)
         edges = np.linspace(0, len(times), points // 2 + 1).astype(int)[:-1]
-        low, high = np.fmin.reduceat(values, edges, axis=0), np.fmax.reduceat(values, edges, axis=0)
-        out = np.empty((2 * len(edges), len(columns)))
-        out[0::2], out[1::2] = low, high
-        ends = np.append(edges[1:], len(times)) - 1
-        stamps = np.empty(2 * len(edges))
-        stamps[0::2], stamps[1::2] = times[edges], times[ends]
-        return stamps, out
+        return _extremes(times, values, edges)
+
+
+def _extremes(times: np.ndarray, values: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Two rows per bin: the lowest values at its first time, the highest at its last."""
+    out = np.empty((2 * len(edges), values.shape[1]))
+    out[0::2] = np.fmin.reduceat(values, edges, axis=0)
+    out[1::2] = np.fmax.reduceat(values, edges, axis=0)
+    ends = np.append(edges[1:], len(times)) - 1
+    stamps = np.empty(2 * len(edges))
+    stamps[0::2], stamps[1::2] = times[edges], times[ends]
+    return stamps, out
 
 
 class Bounds:
@@ -123,6 +161,7 @@ class Bounds:
         n = len(self.keys)
         self.low, self.high = np.full(n, -np.inf), np.full(n, np.inf)
         self.identity = np.zeros(n, bool)
+        self.allowed: set[tuple[int, float]] = set()  # further right values of identities
         self.texts: list[str] = [""] * n
         self.severity = np.zeros((n, len(_KINDS)), int)
         for i, key in enumerate(self.keys):
@@ -131,10 +170,13 @@ class Bounds:
                 continue
             band = limit.safe
             if band.type == "identity":
-                numbers = [float(v) for v in band.values if isinstance(v, int | float)]
-                self.low[i], self.high[i] = min(numbers), max(numbers)
+                numbers = sorted({float(v) for v in band.values if isinstance(v, int | float)})
+                if not numbers:  # texts only: a reading is a number, nothing to compare with
+                    continue
+                self.low[i], self.high[i] = numbers[0], numbers[-1]
                 self.identity[i] = True
-                self.texts[i] = f"= {numbers[0]:g}"
+                self.allowed.update({(i, number) for number in numbers[1:]})
+                self.texts[i] = "= " + " or ".join(f"{number:.15g}" for number in numbers)
             else:
                 self.low[i], self.high[i] = band.low, band.high
                 self.texts[i] = f"{band.low:g} … {band.high:g}"
@@ -152,6 +194,8 @@ class Bounds:
             over = values > self.high + _SLACK * np.maximum(1, np.abs(self.high))
             kinds = np.where(under, 1, np.where(over, 2, 0))
             kinds = np.where(self.identity & (values != self.low), 3, kinds)
+        for i, number in self.allowed:
+            kinds[:, i] = np.where(values[:, i] == number, 0, kinds[:, i])
         kinds = np.where(np.isnan(values) & self.watched, 4, kinds)
         return kinds
 

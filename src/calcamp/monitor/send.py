@@ -196,6 +196,8 @@ def make_target(channel: Channel):
             expected="an address as apprise writes it, such as mailtos://user:password@host/?to=a@b.org",
             remedy="Correct the file of channels",
         )
+    for plugin in target:  # apprise rests 5.5 s between mails; the limit of messages an hour is ours
+        plugin.request_rate_per_sec = min(plugin.request_rate_per_sec, 0.5)
     return target
 
 

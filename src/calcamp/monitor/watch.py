@@ -402,7 +402,7 @@ class Monitor:
                 f for f in (self.state_fault, self.log.fault, *self.hk.faults, self.explog.fault) if f
             ],
             "hk": {
-                "rows": history.n,
+                "rows": history.total,
                 "loading": self.hk.loading,
                 "last": _stamp_text(history.times[-1]) if history.n else None,
                 "last_t": float(history.times[-1]) if history.n else None,
@@ -444,7 +444,7 @@ class Monitor:
         history, bounds = self.hk.history, self.bounds
         if not history.n or bounds.keys != history.keys:
             return []
-        last = history.values[-1].astype(float)
+        last = history.last
         kinds, near = (
             bounds.judge(last[None, :])[0],
             bounds.near(last[None, :], self.settings.thresholds.near)[0],
@@ -548,7 +548,7 @@ class Monitor:
             "t": times.tolist(),
             "v": {key: _finite(values[:, i]) for i, key in enumerate(keys)},
             "limits": {key: self._limits_of(key) for key in keys},
-            "rows": history.n,
+            "rows": history.total,
         }
 
     def _limits_of(self, key: str) -> dict:

@@ -159,9 +159,11 @@ def judge_hk(
 
 # ---- parts ---------------------------------------------------------------------------------------
 def _plain(value) -> str:
-    """Identity of a register value, whatever it was read as: 12192, 12192.0 and "2FA0" as they are."""
+    """Identity of a register value, whatever it was read as: 12192 is 12192.0, -0.0 is 0, 12192.04 is neither."""
     as_number = number(value)
-    return f"{as_number:g}" if as_number is not None and abs(as_number) < 1e15 else str(value).strip()
+    if as_number is None:
+        return str(value).strip()
+    return str(int(value)) if as_number.is_integer() else repr(as_number)
 
 
 def _extremes(row: Mapping, line: Mapping | None) -> list[float]:

@@ -39,7 +39,7 @@ async function poll() {
   } catch (e) { failures += 1; if (failures > 1) trouble("No answer from the monitor: " + e.message + ". What is shown is old.", true); }
   polling = false;
 }
-async function loop() { await poll(); setTimeout(loop, document.hidden ? 5000 : 1000); }
+async function loop() { await poll(); setTimeout(loop, document.hidden ? 5000 : 500); }
 
 /* What the page in front needs beyond the state. */
 async function refresh() {
