@@ -2,7 +2,10 @@
 
 import json
 import os
+import pty
+import select
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +92,47 @@ def test_clean_refuses_what_is_no_results(tmp_path, calcamp):
     (tmp_path / "link").symlink_to(tmp_path / "home")
     assert calcamp("clean", tmp_path / "link", "--kind", "logs", "--yes").code == 2
     assert (tmp_path / "home" / "logs" / "a.log").exists()
+
+
+def on_a_terminal(arguments, answers, cwd):
+    """Run calcamp on a pseudo-terminal and type the answers, each when a question stands there; (code, screen)."""
+    command = [str(Path(sys.executable).with_name("calcamp")), *map(str, arguments)]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(cwd)
+        os.execv(command[0], command)
+    screen, answers = "", list(answers)
+    while select.select([terminal], [], [], 30)[0]:
+        try:
+            piece = os.read(terminal, 4096).decode(errors="replace")
+        except OSError:
+            break
+        if not piece:
+            break
+        screen += piece
+        if screen.rstrip().endswith("[y/N]:") and answers:
+            os.write(terminal, answers.pop(0).encode() + b"\n")
+            screen += " "
+    os.close(terminal)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), screen
+
+
+@pytest.mark.parametrize(
+    ("answers", "questions", "removed"),
+    [(["n"], 1, False), (["y", "n"], 2, False), (["y", "y"], 2, True), ([""], 1, False)],
+)
+def test_clean_asks_twice_on_a_terminal(tmp_path, answers, questions, removed):
+    root = tmp_path / "results" / "D11"
+    gone, kept = results_tree(root)
+    (tmp_path / "results_atCALDATA").symlink_to(tmp_path / "results")
+    code, screen = on_a_terminal(["clean", "results_atCALDATA/D11", "--kind", "prepared"], answers, tmp_path)
+    assert screen.count("[y/N]:") == questions
+    assert "BIAS01/ccd1/prep" in screen
+    assert "2 files in all" in screen
+    assert code == (0 if removed else 1), screen
+    assert ("freed" if removed else "Nothing was removed") in screen
+    assert all(path.exists() != removed for path in gone["prepared"])
+    assert all(path.is_file() for path in [*kept, *gone["figures"], *gone["logs"]])
 
 
 NAMES = st.sampled_from(
@@ -201,6 +245,75 @@ def test_merge_reports(tmp_path, calcamp):
         row = next(line for line in front.splitlines() if item.title in line)
         assert row.split()[-1] == str(page + 1)
     assert calcamp("merge-reports", "D11", "-o", "all.pdf").code == 2
+
+
+def test_merge_reports_of_a_block(tmp_path, calcamp):
+    """A block of two sessions over three days, in parts; reports keep their own bookmarks."""
+    from pypdf import PdfReader, PdfWriter
+
+    from calcamp.report.pdf import plain_pdf
+
+    tests = {
+        "D11/BIAS01": "12_Mar_19",
+        "D11/TP01": "12_Mar_19",
+        "D12/DARK01": "13_Mar_19",
+        "D12/TP01": "14_Mar_19",
+    }
+    for n, (place, day) in enumerate(tests.items()):
+        session, test = place.split("/")
+        folder = tmp_path / "results" / place
+        folder.mkdir(parents=True)
+        verdict = {"session": session, "test": test, "verdict": "pass", "obsids": [10 * n, 10 * n + 9]}
+        (folder / "verdict.json").write_text(json.dumps({**verdict, "day_folders": [f"../data/{day}"]}))
+        plain_pdf([f"line of {place}"] * 100, tmp_path / "one.pdf")
+        writer = PdfWriter()
+        writer.append(tmp_path / "one.pdf")
+        writer.add_outline_item(title="Results", page_number=1)
+        writer.write(folder / f"{test}_report.pdf")
+    (tmp_path / "results_link").symlink_to(tmp_path / "results")
+    text = (
+        "block: NOSTROMO\nprogramme: FM\nreference: EUCL-MSS-TR-7\nissue: 2.0\noutput: out/all.pdf\n"
+        "parts:\n  Bias and dark: [results_link/D11/BIAS01, results/D12/DARK01]\n  Trap pumping: [results/D11/TP01, results/D12/TP01]\n"
+        "  All of D12: [results/D12]\n"
+    )
+    (tmp_path / "reports.yaml").write_text(text)
+    (tmp_path / "out").mkdir()
+    done = calcamp("merge-reports", "reports.yaml")
+    assert done.code == 0, done.err
+    reader = PdfReader(tmp_path / "out" / "all.pdf")
+    front = reader.pages[0].extract_text()
+    for words in (
+        "Test Reports, NOSTROMO",
+        "EUCL-MSS-TR-7",
+        "issue 2.0",
+        "Programme FM",
+        "14_Mar_19",
+        "Trap pumping",
+    ):
+        assert words in front, words
+    titles = [item if isinstance(item, list) else item.title for item in reader.outline]
+    assert [t for t in titles if isinstance(t, str)] == [
+        "Contents",
+        "Bias and dark",
+        "Trap pumping",
+        "All of D12",
+    ]
+    first = titles[2]
+    assert [i.title for i in first if not isinstance(i, list)] == ["D11: BIAS01", "D12: DARK01"]
+    assert [i.title for i in first[1]] == ["Results"]
+    for item in (i for part in titles if isinstance(part, list) for i in part if not isinstance(i, list)):
+        page = reader.get_destination_page_number(item)
+        assert f"line of {item.title.replace(': ', '/')}" in reader.pages[page].extract_text()
+    assert calcamp("merge-reports", "reports.yaml").code == 2, "the output is there"
+    (tmp_path / "bad.yaml").write_text(text.replace("parts:", "part:"))
+    bad = calcamp("merge-reports", "bad.yaml")
+    assert bad.code == 2
+    assert "did you mean parts" in bad.err or "parts" in bad.err
+    (tmp_path / "gone.yaml").write_text(
+        text.replace("results/D11/TP01", "results/D99").replace("out/all", "out/b")
+    )
+    gone = calcamp("merge-reports", "gone.yaml")
+    assert (gone.code, "results/D99" in gone.err) == (2, True)
 
 
 # ---- show, hk-report, quicklook --------------------------------------------------------------------------

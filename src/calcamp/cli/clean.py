@@ -158,8 +158,11 @@ def clean(
 
     Example:  calcamp clean results_atCALDATA/D11 --kind prepared
     """
-    if not results.is_dir() or results.is_symlink():
-        raise typer.BadParameter(f"{results}: no such folder (a link is not followed)")
+    if not results.is_dir():
+        raise typer.BadParameter(f"{results}: no such folder")
+    results = (
+        results.resolve()
+    )  # a workspace's results_atCALDATA is a link; links below it are never followed
     if not is_results(results):
         raise typer.BadParameter(
             f"{results}: neither results of a session nor of a test; give e.g. results/D11"

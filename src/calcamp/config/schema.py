@@ -22,6 +22,7 @@ def models() -> dict[str, type[File]]:
     from calcamp.config.clocks import Clocks
     from calcamp.config.detector import DetectorFile
     from calcamp.config.limits import Limits
+    from calcamp.config.reports import Reports
     from calcamp.config.session import Session
 
     return {
@@ -33,11 +34,13 @@ def models() -> dict[str, type[File]]:
         "limits": Limits,
         "detector": DetectorFile,
         "clocks": Clocks,
+        "reports": Reports,
     }
 
 
 def schemas() -> dict[str, dict]:
-    """JSON schemas by name: session, block, chamber, pattern, shutter, limits, detector, clocks."""
+    """JSON schemas by name: session, block, chamber, pattern, shutter, limits, detector, clocks,
+    reports."""
     found = {}
     for name, model in models().items():
         schema = _text_keys(model.model_json_schema(mode="validation"))
