@@ -113,6 +113,7 @@ _TITLES = {
     "limits": "Limits: `config/limits/<name>.yaml`",
     "detector": "Detector: `config/detectors/<name>.yaml`",
     "clocks": "Clock tables of trap pumping: `config/clocks/<name>.yaml`",
+    "reports": "Document of a block, for `calcamp merge-reports`: `reports_<block>.yaml`",
 }
 
 _NOTES = {
