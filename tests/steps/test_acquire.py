@@ -7,13 +7,15 @@ import os
 import subprocess
 import sys
 import time
+from datetime import datetime
+from pathlib import Path
 
 import pytest
 from tests.faults.dayfolder import DayFolder
 
 from calcamp.campaign.structure import expected_keys
 from calcamp.data import alive
-from calcamp.data.files import write_json
+from calcamp.data.files import read_json, write_json
 from calcamp.steps.acquire import Watch, main
 
 BIAS = [{"frames": 4, "keys": {"exptime": 0}}]
@@ -392,6 +394,56 @@ def test_the_step_writes_the_manifest_and_takes_its_note_away(tmp_path):
     assert (manifest["status"], manifest["end"], manifest["obsids"]) == ("complete", "complete", [100, 103])
     assert all(len(f["sha256"]) == 64 for e in manifest["exposures"] for f in e["files"].values())
     assert not (kit.results / "waiting.json").exists()
+
+
+FAKETIME = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
+with_another_clock = pytest.mark.skipif(
+    FAKETIME is None, reason="libfaketime is not installed (Debian: faketime)"
+)
+
+
+def gate_process(kit, folder, clock: dict[str, str], **gate) -> subprocess.Popen:
+    """The gate as a process of its own, whose clock libfaketime bends."""
+    write_json(folder / "BIAS01.json", plan(kit.day.folder, "BIAS01", BIAS, **gate))
+    command = [sys.executable, "-m", "calcamp.steps.acquire", "--plan", folder / "BIAS01.json"]
+    return subprocess.Popen(
+        [*map(str, command), "--into", str(kit.results / "manifest.json")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"LD_PRELOAD": str(FAKETIME), "NO_FAKE_STAT": "1"} | clock,
+    )
+
+
+@with_another_clock
+def test_four_hours_by_the_clock(tmp_path):
+    """The gate as it is, four hours of silence in seconds; it tells where it stands each minute."""
+    kit = Kit(tmp_path)
+    kit.day.expose(BIAS[0], "BIAS01", 3)
+    gate = gate_process(kit, tmp_path, {"FAKETIME": "+0 x3600"})
+    said, _ = gate.communicate(timeout=120)
+    assert gate.returncode == 0
+    manifest = read_json(kit.results / "manifest.json")
+    assert (manifest["status"], manifest["end"]) == ("incomplete", "timeout")
+    assert "nothing new in the log for 4 h; 1 of 4 frames missing" in manifest["reason"]
+    told = [line for line in said.splitlines() if "3/4 frames, last OBSID 102, log silent" in line]
+    assert 200 <= len(told) <= 245  # 240 minutes
+    assert "log silent 239" in said or "log silent 240" in said
+
+
+@with_another_clock
+def test_files_newer_than_the_clock(tmp_path):
+    """After the clock was set back two hours, or with a file server that is ahead: frames come from the future."""
+    kit = Kit(tmp_path)
+    kit.day.expose(BIAS[0], "BIAS01", 2)
+    gate = gate_process(kit, tmp_path, {"FAKETIME": "-2h"}, poll_s=0.1, settle_s=1)
+    note = kit.results / "waiting.json"
+    deadline = time.monotonic() + 60
+    while not (note.is_file() and read_json(note)["frames"] == 2) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert datetime.fromisoformat(read_json(note)["written"]).timestamp() < time.time() - 7000
+    kit.day.expose(BIAS[0], "BIAS01", 2)
+    assert gate.communicate(timeout=60)[0].rstrip().endswith("complete")
+    assert read_json(kit.results / "manifest.json")["obsids"] == [100, 103]
 
 
 def test_a_gate_ends_when_the_workflow_is_killed(tmp_path):

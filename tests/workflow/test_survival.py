@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from tests.faults.killer import kill_one
 from tests.workflow.conftest import (
+    ROOT,
     SESSION,
     calcamp,
     make_workspace,
@@ -223,6 +224,48 @@ def test_raw_data_copied_again_rerun_nothing(campaign, quiet, tmp_path):
     again = snakemake("-n", cwd=folder)
     assert "Nothing to be done" in again.stdout + again.stderr
     assert calcamp("verify", "results/D11", cwd=folder).returncode == 0
+
+
+@pytest.mark.full
+def test_damaged_memory_of_snakemake(campaign, quiet, tmp_path):
+    """Bytes of .snakemake flipped: the same products after one run, and no traceback."""
+    folder = tmp_path / "work"
+    shutil.copytree(quiet, folder, symlinks=True)
+    rng, removed, expected = random.Random(7), 0, results_of(quiet, ["DARK01"])
+    sound = tmp_path / "sound"
+    shutil.copytree(folder / ".snakemake", sound)
+    for _ in range(12):
+        shutil.rmtree(folder / ".snakemake")
+        shutil.copytree(sound, folder / ".snakemake")
+        records = sorted(p for p in (folder / ".snakemake" / "metadata").rglob("*") if p.is_file())
+        for path in rng.sample(records, 4):
+            content = bytearray(path.read_bytes())
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+            path.write_bytes(content)
+        again = calcamp("run", "D11.yaml", "-c2", cwd=folder)
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert "Traceback" not in again.stdout + again.stderr
+        removed += "damaged records in .snakemake removed" in again.stderr
+        assert results_of(folder, ["DARK01"]) == expected
+    assert removed
+    assert calcamp("verify", "results/D11", cwd=folder).returncode == 0
+
+
+def test_a_run_that_ends_too_early_is_not_taken_for_whole(campaign, tmp_path):
+    """Snakemake says it ended well, a report is not there: exit 1, named. So far seen as snakemake#897 only."""
+    folder = copy_data(campaign, tmp_path / "work")
+    make_workspace(folder, TINY)
+    (folder / "Snakefile").write_text('rule all:\n    shell: "true"\n')
+    done = calcamp("run", "D11.yaml", "-c1", cwd=folder)
+    assert done.returncode == 1
+    assert "DARK01_report.pdf" in done.stderr
+    assert "is not there" in done.stderr
+
+
+def test_no_profile_keeps_what_a_failed_job_left():
+    for path in (ROOT / "profiles").glob("*/profile.yaml"):
+        assert "keep-incomplete" not in path.read_text()
+        assert "rerun-incomplete: true" in path.read_text()
 
 
 @pytest.fixture

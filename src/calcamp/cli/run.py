@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -52,8 +53,9 @@ def run(
     if dry_run:
         raise typer.Exit(subprocess.run([*command, "--dry-run"], check=False).returncode)
     lock = _claim(planned, session, unlock)
+    _clear_unreadable_records()
     show = sys.stdout.isatty() and wants_progress(ctx.args)
-    retries = 1
+    whole, retries = _is_whole(ctx.args), 1
     try:
         for _ in range(ROUNDS):
             before = _started(planned)
@@ -63,6 +65,10 @@ def run(
             if status == 1 and begun and retries and (left := _never_run(planned)):
                 retries -= 1
                 print(f"calcamp: {len(left)} sub-tasks were not run ({left[0]}): once more", file=sys.stderr)
+            elif not status and whole and (absent := _absent(planned)):
+                print(f"calcamp: Snakemake ended well, but {', '.join(absent)} is not there", file=sys.stderr)
+                status = 1
+                break
             elif not status and _yielded(planned):
                 print("calcamp: tests gave their place to others while they waited: waiting for them again")
             else:
@@ -146,6 +152,29 @@ def _wait_for_orphans(root: Path) -> None:
         raise typer.Exit(1)
 
 
+def _clear_unreadable_records() -> None:
+    """Remove what Snakemake noted of its jobs where the disk damaged it: it would end with a traceback.
+
+    Without its record an output is judged by its time alone, as after a move to another disk.
+    """
+    damaged = 0
+    for path in Path(".snakemake", "metadata").rglob("*"):
+        if not path.is_file():
+            continue
+        try:
+            sound = isinstance(json.loads(path.read_bytes()), dict)
+        except ValueError:
+            sound = False
+        if not sound:
+            path.unlink(missing_ok=True)
+            damaged += 1
+    if damaged:
+        print(
+            f"calcamp: {damaged} damaged records in .snakemake removed; look at the products with 'calcamp verify'",
+            file=sys.stderr,
+        )
+
+
 # ---- running -------------------------------------------------------------------------------------
 def _run(command: list[str], descriptor: int, planned=None, cores: int = 1) -> int:
     """Snakemake in a process group of its own, which gets all signals that come here.
@@ -205,6 +234,22 @@ def _never_run(planned) -> list[str]:
         for path in planned.records(name)
         if not Path(path).is_file()
     ]
+
+
+def _absent(planned) -> list[str]:
+    """What a whole run should have left and did not."""
+    wanted = [planned.results.verdict(name) for name in planned.tests]
+    wanted += [planned.results.report(name) for name in planned.tests]
+    return [str(path) for path in (*wanted, planned.results.root / "summary.json") if not path.is_file()]
+
+
+def _is_whole(arguments: list[str]) -> bool:
+    """Whether the options leave the targets alone: settings and profiles only. Others are not looked at."""
+    with_value = ("--profile", "--workflow-profile", "--jobs", "-j")
+    return all(
+        a in ("--config", "-C", *with_value) or "=" in a or before in with_value
+        for before, a in zip(["", *arguments], arguments, strict=False)
+    )
 
 
 def _yielded(planned) -> list[str]:
