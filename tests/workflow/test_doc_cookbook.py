@@ -109,7 +109,7 @@ def test_every_command_of_the_page(tmp_path):
 def test_every_option_of_the_old_pipeline_has_a_line():
     rows = [line.split("|")[1].strip() for line in OPTIONS.read_text().splitlines() if line.startswith("| `")]
     named = {row.strip("`").split()[0] for row in rows}
-    assert named == {*(f"-{c}" for c in "yRdvgmtlikOTrWCF"), "nohup"}
+    assert named == {*(f"-{c}" for c in "yRjdvgmtlikOTrWCFh"), "nohup"}
 
 
 @pytest.mark.parametrize("page", [PAGE, OPTIONS], ids=lambda p: p.stem)

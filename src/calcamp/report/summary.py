@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 import platform
 import re
 import textwrap
 from datetime import UTC, datetime
 from pathlib import Path
 
+from calcamp.data import alive
 from calcamp.data.files import read_json, write_atomic, write_json
 from calcamp.report import custodian
 from calcamp.report.base import BAD_STATES, as_dict, as_list, is_number, scope_text
@@ -86,7 +86,7 @@ def collect(
         "calcamp_version": _version(),
         "configuration": _configuration(root),
         "host": platform.node(),
-        "user": os.environ.get("USER") or os.environ.get("LOGNAME"),
+        "user": alive.me()["user"],
         "started": starts[0] if starts else None,
         "ended": ends[-1] if ends else None,
         "written": now.isoformat(timespec="seconds"),
