@@ -9,7 +9,7 @@ import pytest
 from tests.report.report_fixtures import make_test
 
 from calcamp.report.build import build_report
-from calcamp.report.pdf import PdfError, PdfProcess, make_fetcher, render
+from calcamp.report.pdf import PdfError, PdfProcess, lay_out, make_fetcher, write
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_no_request_leaves_and_no_foreign_file_comes_in(tmp_path):
     <body background="{outside}/hint"><p>text</p><ul><li>x</ul><img src="{outside}/img"><img src="x.svg"><img src="{canary.as_uri()}">
     <a rel=attachment href="{canary.as_uri()}">a</a><object data="{outside}/o"></object><embed src="{outside}/e"></body></html>"""
     try:
-        render(page, folder, tmp_path / "out.pdf")
+        write(lay_out(page, folder), tmp_path / "out.pdf")
     finally:
         server.shutdown()
     assert hits == []

@@ -494,11 +494,15 @@ def _distribution(area, levels):
     width = 0.05
     low, high = -20.0, 130.0
     bins = int((high - low) / width)
-    index = np.clip(
-        np.nan_to_num((area - np.float32(low + shift)) * np.float32(1 / width), nan=-1), -1, bins
-    ).astype(np.int32)
-    counts = np.bincount(index.ravel() + 1, minlength=bins + 2)
-    counts[0] -= int(np.count_nonzero(~np.isfinite(area)))
+    # bin 0 is below the range, the last above it, and one more takes what is not a number
+    counts = np.zeros(bins + 3, np.intp)
+    for rows in bands(area.shape[0]):
+        index = (area[rows] - np.float32(low + shift)) * np.float32(1 / width)
+        index += np.float32(1)
+        np.clip(index, 0, bins + 1, out=index)
+        index[np.isnan(index)] = bins + 2
+        counts += np.bincount(index.astype(np.intp).ravel(), minlength=bins + 3)
+    counts = counts[:-1]
     cumulative = np.cumsum(counts)
     edges = low + width * np.arange(bins + 1)
     wanted = {p: p / 100 * cumulative[-1] for p in PERCENTILES}

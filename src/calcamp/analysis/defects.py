@@ -93,8 +93,10 @@ def find_columns(
     found: list[ColumnDefect] = []
     for _ in range(6):
         runs = _best_runs(z)
-        new = []
-        for column in np.flatnonzero(runs[2] > sigma):
+        significant = np.flatnonzero(runs[2] > sigma)
+        if not significant.size:
+            break
+        for column in _strong_enough(z, scale, runs, significant, size, least, min(threshold, float(cut))):
             top, bottom, strength = int(runs[0][column]), int(runs[1][column]), float(runs[2][column])
             span = int(edges[top]), int(min(edges[bottom] + size, rows))
             defect = _measure(residual, work, good, column, *span, size, neighbours, noise, strength)
@@ -102,11 +104,29 @@ def find_columns(
                 z[top : bottom + 1, column] = 0.0
                 continue
             z[defect.first // size : defect.last // size + 1, column] = 0.0
-            new.append(defect)
-        found += [d for d in new if abs(d.level) > threshold and d.length >= least]
-        if not new:
-            break
+            if abs(defect.level) > threshold and defect.length >= least:
+                found.append(defect)
     return sorted(_join(found), key=lambda d: (d.column, d.first))
+
+
+def _strong_enough(z, scale, runs, columns, size, least, threshold) -> list[int]:
+    """Of `columns`, those whose run may reach `threshold`; the level of the other runs is taken out of `z`.
+
+    A pattern of columns far below the threshold is significant in hundreds of columns: their ends are of no
+    interest, a brighter run inside one of them still is.
+    """
+    kept = []
+    for column in columns:
+        run = slice(runs[0][column], runs[1][column] + 1)
+        blocks = run.stop - run.start
+        level = float(np.mean(z[run, column] * scale[run, column]))
+        # the run may fill its blocks at the ends in part only
+        highest = abs(level) * blocks * size / max(least, (blocks - 2) * size)
+        if highest > 0.7 * threshold:
+            kept.append(column)
+        else:
+            z[run, column] -= level / scale[run, column]
+    return kept
 
 
 def _side_medians(means: np.ndarray, neighbours: int) -> np.ndarray:

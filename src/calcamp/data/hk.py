@@ -31,6 +31,7 @@ MAX_PROBLEMS = 200
 _TIME_NAMES = ("timestamp", "hk_timestamp")
 _CLOCK = re.compile(r"(\d{1,2}):(\d{2}):(\d{2})", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(?:\d{1,40}\.?\d{0,40}|\.\d{1,40})(?:[eE][+-]?\d{1,3})?", re.ASCII)
+_PLAIN = re.compile(rf"{_NUMBER.pattern}(?:\t{_NUMBER.pattern})*", re.ASCII)
 _HEX = re.compile(r"(?:0[xX])?([0-9A-Fa-f]{4})", re.ASCII)
 
 
@@ -259,6 +260,9 @@ class HKParser:
         if time is None:
             self.note("bad_line", self.line, "the time cannot be read: reading left out")
             return None
+        numbers = _plain_numbers(cells[1:])
+        if numbers is not None:
+            return time, numbers
         numbers = [_number(cell, key) for key, cell in zip(self.keys, cells[1:], strict=True)]
         bad = [
             key
@@ -298,6 +302,14 @@ def _day_of(path: Path) -> Date:
             pass
     master = parse_hk_master_name(path.name)
     return master[0] if master else Date(1970, 1, 1)
+
+
+def _plain_numbers(cells: list[str]) -> list[float] | None:
+    """The numbers of a line on which every cell is a plain finite one, None for any other line: the fast way."""
+    if not _PLAIN.fullmatch("\t".join(cells)):
+        return None
+    numbers = list(map(float, cells))
+    return numbers if all(map(math.isfinite, numbers)) else None
 
 
 def _number(cell: str, key: str) -> float:

@@ -30,8 +30,7 @@ def image_view(quadrant_array: np.ndarray, detector: Detector) -> np.ndarray:
 def assemble(quadrants: dict[str, np.ndarray], detector: Detector, fill=0) -> np.ndarray:
     """Stored frame, shape ``detector.ccd_shape``, from canonical quadrants."""
     dtype = next(iter(quadrants.values())).dtype
-    frame = np.full(detector.ccd_shape, fill, dtype=dtype)
+    frame = np.empty(detector.ccd_shape, dtype=dtype)
     for quadrant in QUADRANTS:
-        if quadrant in quadrants:
-            quadrant_view(frame, quadrant, detector)[...] = quadrants[quadrant]
+        quadrant_view(frame, quadrant, detector)[...] = quadrants.get(quadrant, fill)
     return frame

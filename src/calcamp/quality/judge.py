@@ -157,6 +157,7 @@ def _assemble(case: Case, rules, cells, flags) -> dict:
         "test": name,
         "family": judging.get("family"),
         "title": judging.get("title"),
+        "purpose": judging.get("purpose"),
         "chamber": judging.get("chamber"),
         "elvis": judging.get("elvis"),
         "serials": judging.get("serials") or {},

@@ -103,23 +103,17 @@ class Beam:
 
 @dataclass
 class Figure:
-    """A figure file in figures/, by relative path."""
+    """A figure file in figures/, by relative path; with a `reason` when it could not be made."""
 
     file: str
     caption: str
     alt: str
     width: float = 100.0  # per cent of the text width
-    kind = "figure"
+    reason: str = ""
 
-
-@dataclass
-class MissingFigure:
-    """A figure that could not be made, and why."""
-
-    name: str
-    caption: str
-    reason: str
-    kind = "missing_figure"
+    @property
+    def kind(self) -> str:
+        return "missing_figure" if self.reason else "figure"
 
 
 @dataclass
@@ -483,7 +477,6 @@ __all__ = [
     "Cell",
     "Facts",
     "Figure",
-    "MissingFigure",
     "Note",
     "ReportData",
     "Section",

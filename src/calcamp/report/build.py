@@ -69,11 +69,11 @@ def build_report(
     if pdf:
         from calcamp.report.pdf import PdfProcess
 
-        process = PdfProcess(pdf_memory, pdf_seconds)  # imports while the figures are drawn
+        process = PdfProcess(pdf_memory, pdf_seconds)  # lays the page out while the figures are drawn
     try:
         from calcamp.report.figures import FigureBook
 
-        data = ReportData(folder, FigureBook(folder), detector)
+        data = ReportData(folder, FigureBook(folder, later=True), detector)
         date = date or _today()
         frame = {
             "people": people if people is not None else _people_of(data),
@@ -86,9 +86,15 @@ def build_report(
         name = _safe_name(folder.name)
         built = BuiltReport(folder / f"{name}_report.html", None)
         html = _render("report.html.j2", page)  # one text for both: file links are for the summary only
+        if process is not None:
+            process.lay_out(html, folder)
+        if data.figures.draw():
+            html = _render("report.html.j2", page)
+            if process is not None:
+                process.lay_out(html, folder)
         _write(built.html, html)
         if process is not None:
-            _write_pdf(process, data, html, folder / f"{name}_report.pdf", built)
+            _write_pdf(process, data, folder / f"{name}_report.pdf", built)
     finally:
         if process is not None:
             process.close()
@@ -299,12 +305,12 @@ def _write(path: Path, text: str) -> None:
     write_atomic(path, text)
 
 
-def _write_pdf(process, data: ReportData, html: str, target: Path, built: BuiltReport) -> None:
+def _write_pdf(process, data: ReportData, target: Path, built: BuiltReport) -> None:
     """The laid-out PDF, or a plain one with a note when its process failed or hit a limit."""
     from calcamp.report.pdf import PdfError, plain_pdf
 
     try:
-        built.pages = process.write(html, data.folder, target)
+        built.pages = process.finish(target)
     except PdfError as error:
         built.pdf_note = str(error)
         plain_pdf(_plain_lines(data, built), target)

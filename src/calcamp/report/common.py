@@ -81,7 +81,6 @@ def front(data: ReportData) -> dict:
     """Everything on page one, as plain values and blocks for the template."""
     verdict = data.verdict
     word, state = _WORDS.get(str(verdict.get("verdict")).lower(), ("NO VERDICT", "none"))
-    definition = data.definition
     note = {"pass": "all checks within limits", "fail": "see flags and red cells", "none": "not judged"}[
         state
     ]
@@ -97,7 +96,7 @@ def front(data: ReportData) -> dict:
         "word": word,
         "state": state,
         "word_note": note,
-        "subject": verdict.get("title") or getattr(definition, "title", "") or "Calibration test",
+        "subject": verdict.get("title") or getattr(data.definition, "title", "") or "Calibration test",
         "sentence": sentence,
         "notes": _front_notes(data),
         "facts": _front_facts(data),
@@ -391,8 +390,8 @@ def front_matter(
     data: ReportData, people: list[dict], documents: list[dict], versions: list[dict], issue: dict
 ) -> Section:
     """Purpose, scope, documents, people, versions, document tracking."""
-    definition = data.definition
-    purpose = getattr(definition, "purpose", "") or f"Results of the test {data.test}."
+    purpose = data.verdict.get("purpose") or getattr(data.definition, "purpose", "")
+    purpose = purpose or f"Results of the test {data.test}."
     scope = (
         f"One run of {data.test} on block {data.verdict.get('block', '–')}, OBSIDs {obsid_range(data)}. Judged are the "
         "images of this run and what was measured on them; every number carries its error, and what could not be "

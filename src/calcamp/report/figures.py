@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from calcamp.detector.geometry import CCDS, QUADRANTS
-from calcamp.report.base import BEAM, Figure, MissingFigure
+from calcamp.report.base import BEAM, Figure
 
 DPI = 120
 WIDTH = 7.1  # inches: the text width of an A4 page
@@ -68,13 +68,19 @@ _STYLE = {
 
 
 class FigureBook:
-    """Makes figures into ``<folder>/figures``; a failure becomes a `MissingFigure` with its reason."""
+    """Makes figures into ``<folder>/figures``; one that cannot be made is a `Figure` with its reason.
 
-    def __init__(self, folder: Path, dpi: int = DPI):
+    With `later`, `make` only notes what to draw and leaves an empty image of the right size, so that the page
+    can be laid out meanwhile; `draw` then draws all.
+    """
+
+    def __init__(self, folder: Path, dpi: int = DPI, later: bool = False):
         self.folder = Path(folder)
         self.dpi = dpi
+        self.later = later
         self.made: list[str] = []
         self.failed: list[tuple[str, str]] = []
+        self._waiting: list[tuple[str, Figure, Callable, float]] = []
 
     def make(
         self,
@@ -84,27 +90,54 @@ class FigureBook:
         height: float = 2.8,
         alt: str = "",
         width: float = 100.0,
-    ) -> Figure | MissingFigure:
-        """Draw one figure: `draw(figure)` gets an empty figure of the page's width and `height` inches."""
+    ) -> Figure:
+        """One figure: `draw(figure)` gets an empty figure of the page's width and `height` inches."""
+        name = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+        figure = Figure(f"figures/{name}.png", caption, alt or caption, width)
+        if self.later:
+            self._leave_empty(name, width, height)
+            self._waiting.append((name, figure, draw, height))
+        else:
+            self._draw(name, figure, draw, height)
+        return figure
+
+    def draw(self) -> bool:
+        """Draw what waits. True when a figure failed: the page must be laid out anew."""
+        waiting, self._waiting = self._waiting, []
+        failed = len(self.failed)
+        for item in waiting:
+            self._draw(*item)
+        return len(self.failed) > failed
+
+    def _draw(self, name: str, figure: Figure, draw: Callable, height: float) -> None:
         import matplotlib
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure as Canvas
 
-        name = re.sub(r"[^A-Za-z0-9_.-]", "_", name)
         try:
             with matplotlib.rc_context(_STYLE):
-                figure = Canvas(figsize=(WIDTH * width / 100, height), dpi=self.dpi)
-                canvas = FigureCanvasAgg(figure)
-                draw(figure)
-                draw_frames(figure)
+                page = Canvas(figsize=self._size(figure.width, height), dpi=self.dpi)
+                canvas = FigureCanvasAgg(page)
+                draw(page)
+                draw_frames(page)
                 canvas.draw()
                 self._save(canvas, name)
         except Exception as error:  # whatever the data are, the report goes on
-            reason = str(error) if isinstance(error, NoData) else f"{type(error).__name__}: {error}"
-            self.failed.append((name, reason))
-            return MissingFigure(name, caption, reason)
-        self.made.append(name)
-        return Figure(f"figures/{name}.png", caption, alt or caption, width)
+            figure.reason = str(error) if isinstance(error, NoData) else f"{type(error).__name__}: {error}"
+            self.failed.append((name, figure.reason))
+            (self.folder / figure.file).unlink(missing_ok=True)
+        else:
+            self.made.append(name)
+
+    @staticmethod
+    def _size(width: float, height: float) -> tuple[float, float]:
+        return WIDTH * width / 100, height
+
+    def _leave_empty(self, name: str, width: float, height: float) -> None:
+        from PIL import Image
+
+        pixels = tuple(int(inches * self.dpi) for inches in self._size(width, height))
+        self._write(Image.new("RGB", pixels, "white"), name, compress_level=1)
 
     def _save(self, canvas, name: str) -> None:
         from PIL import Image
@@ -114,11 +147,13 @@ class FigureBook:
         image = Image.fromarray(pixels).quantize(
             128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
         )
-        image = image.convert("RGB")
+        self._write(image.convert("RGB"), name, compress_level=6)
+
+    def _write(self, image, name: str, compress_level: int) -> None:
         folder = self.folder / "figures"
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{name}.png.part"
-        image.save(part, format="PNG", compress_level=6, dpi=(self.dpi, self.dpi))
+        image.save(part, format="PNG", compress_level=compress_level, dpi=(self.dpi, self.dpi))
         part.replace(folder / f"{name}.png")
 
 

@@ -1,8 +1,8 @@
 """HTML to PDF/A in a process of its own, with limits of time and memory.
 
 WeasyPrint asks its users to set such limits themselves: a hostile or unlucky page can take for ever.
-The process is started early (`PdfProcess()`), so that its imports run while figures are drawn, and it
-gets the page on standard input. It reads files of the report's folder and ``data:`` addresses only.
+The process is started early (`PdfProcess()`), so that its imports, and the layout of the page that it gets on
+standard input, run while figures are drawn. It reads files of the report's folder and ``data:`` addresses only.
 """
 
 from __future__ import annotations
@@ -33,14 +33,30 @@ class PdfProcess:
             stderr=subprocess.PIPE,
         )
 
-    def write(self, html: str, folder: Path, target: Path, variant: str = VARIANT) -> int:
-        """Write `target`; returns the number of pages, raises `PdfError`. `target` appears whole or not."""
-        job = json.dumps({"html": html, "folder": str(folder), "target": str(target), "variant": variant})
+    def lay_out(self, html: str, folder: Path) -> None:
+        """Begin to lay out a page; returns at once. Of images only the size counts, until `finish`.
+
+        Given again, the last page counts.
+        """
         try:
-            out, err = self._process.communicate(job.encode(), timeout=self.seconds)
+            self._process.stdin.write(json.dumps({"html": html, "folder": str(folder)}).encode() + b"\n")
+            self._process.stdin.flush()
+        except (OSError, ValueError):
+            pass  # the process has ended: `finish` says why
+
+    def finish(self, target: Path, variant: str = VARIANT) -> int:
+        """Write the page laid out to `target`; returns the number of pages, raises `PdfError`.
+
+        `target` appears whole or not.
+        """
+        job = json.dumps({"target": str(target), "variant": variant})
+        try:
+            out, err = self._process.communicate(job.encode() + b"\n", timeout=self.seconds)
         except subprocess.TimeoutExpired:
             self.close()
             raise PdfError(f"PDF took longer than {self.seconds:.0f} s and was stopped") from None
+        except ValueError:
+            raise PdfError("the PDF process was closed") from None
         finally:
             Path(f"{target}.part").unlink(missing_ok=True)
         if self._process.returncode != 0:
@@ -50,6 +66,11 @@ class PdfProcess:
                 reason = "PDF needed more memory than allowed"
             raise PdfError(f"PDF process failed: {reason[:300]}")
         return json.loads(out)["pages"]
+
+    def write(self, html: str, folder: Path, target: Path, variant: str = VARIANT) -> int:
+        """`lay_out` and `finish` in one."""
+        self.lay_out(html, folder)
+        return self.finish(target, variant)
 
     def close(self) -> None:
         """End the process if it still waits."""
@@ -86,14 +107,17 @@ def make_fetcher(folder: Path):
     return FolderFetcher()
 
 
-def render(html: str, folder: Path, target: Path, variant: str = VARIANT) -> int:
-    """Lay out `html` and write it to `target` (through ``.part``); returns the number of pages."""
+def lay_out(html: str, folder: Path):
+    """The page laid out: a `weasyprint.Document`. Images are read for their size now, for their content on writing."""
     import weasyprint
 
-    page = weasyprint.HTML(
+    return weasyprint.HTML(
         string=html, base_url=f"{Path(folder).resolve().as_uri()}/", url_fetcher=make_fetcher(folder)
-    )
-    document = page.render()
+    ).render()
+
+
+def write(document, target: Path, variant: str = VARIANT) -> int:
+    """Write a page laid out to `target` (through ``.part``); returns the number of pages."""
     part = Path(f"{target}.part")
     document.write_pdf(part, pdf_variant=variant, pdf_identifier=b"calcamp" if variant else None)
     part.replace(target)
@@ -101,20 +125,24 @@ def render(html: str, folder: Path, target: Path, variant: str = VARIANT) -> int
 
 
 def main() -> int:
+    import gc
     import resource
 
     memory, cpu = int(sys.argv[1]), int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CPU, (cpu, cpu))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    gc.disable()  # one page, then the end: looking for cycles would cost a tenth
     import weasyprint  # noqa: F401  (imported while the caller still draws)
 
-    text = sys.stdin.read()
-    if not text:
-        return 0  # the caller changed its mind
-    job = json.loads(text)
-    pages = render(job["html"], Path(job["folder"]), Path(job["target"]), job["variant"])
-    sys.stdout.write(json.dumps({"pages": pages}))
+    document = None
+    for line in sys.stdin:  # it may end before a page comes: the caller changed its mind
+        job = json.loads(line)
+        if "html" in job:
+            document = lay_out(job["html"], Path(job["folder"]))
+        else:
+            pages = write(document, Path(job["target"]), job["variant"])
+            sys.stdout.write(json.dumps({"pages": pages}))
     return 0
 
 

@@ -15,7 +15,11 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if argv is None:
         orphan.end_with_the_workflow()
+    import gc
+
     from calcamp.report.build import build_report
+
+    gc.disable()  # figures leave many cycles behind; the process ends before they matter
 
     build_report(args.folder)
     return 0
