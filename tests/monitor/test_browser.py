@@ -148,6 +148,84 @@ def test_out_of_limits_to_board_mail_and_webhook(browser, tmp_path):
             assert page.faults == []
 
 
+@needs_browser
+def test_search_neighbours_and_links_by_keyboard(browser, tmp_path):
+    """The EXP-LOG is searched by words and columns; N and P turn images; a link keeps the focus while data come."""
+    import json
+
+    day = Day(tmp_path / "data" / "12_Mar_19")
+    day.hk(20)
+    for n in range(4):
+        day.expose(17283 + n, images=n > 1, exptime=10.0 * n)
+    (tmp_path / "D11.yaml").write_text(
+        "session: D11\nblock: NOSTROMO\nfilled_in_by: A. Analyst\nelvis: 7.5.X\nmode: wait\n"
+        "data: {root: data, day_folders: [12_Mar_19]}\nresults: results\ntests:\n  BIAS01: {do: all}\n  DARK01: {do: all}\n"
+    )
+    folder = tmp_path / "results" / "D11" / "BIAS01"
+    folder.mkdir(parents=True)
+    flags = [{"name": "HK_OOL", "cause": "RPSU_28V_PRI_V below"}]
+    (folder / "verdict.json").write_text(
+        json.dumps({"verdict": "fail", "status": "complete", "flags": flags})
+    )
+    (folder / "BIAS01_report.html").write_text("<p>report</p>")
+    monitor = Monitor(
+        day.folder, SETTINGS, LIMITS, session=tmp_path / "D11.yaml", state_dir=tmp_path / "state"
+    )
+    with running(monitor) as client:
+        page = open_page(browser, client.url)
+        page.wait_for_selector("#board .tile")
+        page.keyboard.press("3")
+        page.wait_for_selector("#log-table tbody tr")
+        count = "document.querySelectorAll('#log-table tbody tr').length"
+        for text, fits in (
+            ("", 12),
+            ("roe1_ccd2", 4),
+            ("CCD=CCD2 exptime>15", 2),
+            ("test=BIAS01 exptime<15 CCD1", 2),
+            ("test=BIAS", 0),
+            ("exptime=10", 3),
+            ("nothing=here", 0),
+        ):
+            page.fill("#log-find", text)
+            until(page, f"{count} === {fits}")
+        page.fill("#log-find", "")
+        page.keyboard.press("Escape")
+        page.locator("#log-table tbody tr").nth(10).focus()
+        page.keyboard.press("ArrowUp")
+        assert "17286 CCD1" in page.evaluate("document.activeElement.dataset.row")
+        day.expose(17287, images=False)
+        until(page, f"{count} === 15")
+        assert "17286 CCD1" in page.evaluate("document.activeElement.dataset.row"), "the reader keeps the row"
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#images img")
+        assert "17286" in page.locator("#image-note").text_content()
+        assert "BIAS01, 30 s" in page.locator("#image-note").text_content()
+        page.keyboard.press("p")
+        until(page, "document.querySelector('#image-note').textContent.includes('17285')")
+        assert page.locator("#images .quadrant").count() == 12
+        page.keyboard.press("5")
+        page.wait_for_selector("#session-table a")
+        note = page.locator("#session-note").text_content()
+        assert "1 of 2 tests judged" in note
+        assert "RPSU_28V_PRI_V below" in page.locator("#session-table td.flags").first.get_attribute("title")
+        page.locator("#session-table a").first.focus()
+        for _ in range(4):
+            day.hk(1, RPSU_28V_PRI_V=27.0 + _ / 10)
+            page.wait_for_timeout(700)
+        assert page.evaluate("document.activeElement.textContent") == "HTML", "the link keeps the focus"
+        page.keyboard.press("2")
+        page.wait_for_selector("#plots .plot")
+        page.keyboard.press("n")
+        until(page, f"document.querySelector('#plots .plot').dataset.key === '{KEYS[9]}'")
+        page.locator("#plots .plot").first.focus()
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#detail[open] canvas")
+        page.check("#detail-limits")
+        page.keyboard.press("Escape")
+        assert page.faults == []
+        assert page.outside == []
+
+
 STOPPED_RSYNC = "#!/bin/sh\nkill -STOP $$\n"
 
 

@@ -96,6 +96,11 @@ class LogWatch:
     def problems(self) -> int:
         return len(self.log.problems) + sum(len(f.parser.problems) for f in self.followers.values())
 
+    def about(self, obsid: int) -> dict | None:
+        """What was commanded for an exposure, in short; None when the log does not have it."""
+        row = next((row for row in reversed(self.log.rows[-3000:]) if row["ObsID"] == obsid), None)
+        return row and {name: row.get(name) for name in ("test", "exptime", "wave", "source")}
+
     def table(self, after: int = 0) -> dict:
         """Rows from number `after` on, as lists in the order of the columns."""
         columns = [c for c in self.log.columns if not c.startswith("_")]

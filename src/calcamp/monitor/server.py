@@ -206,7 +206,7 @@ def make_app(monitor: Monitor, token: str, hosts: frozenset[str], private: bool 
             item = await run_in_threadpool(monitor.quicklook.get, obsid, ccd)
             found[str(ccd)] = {k: v for k, v in item.items() if k not in ("zscale", "equalised")}
             found[str(ccd)]["picture"] = "zscale" in item
-        return _json({"obsid": obsid, "ccds": found})
+        return _json({"obsid": obsid, "ccds": found, "info": monitor.explog.about(obsid)})
 
     async def picture(request: Request) -> Response:
         stretch = request.query_params.get("stretch", "zscale")

@@ -113,7 +113,7 @@ function drawBoard() {
     $("board").replaceChildren(...names.map((name) => {
       const div = make("div", null, "group"); if (name) div.append(make("h2", name));
       const grid = make("div", null, "tiles");
-      for (const k of groups.get(name)) grid.append(tile(k.key));
+      for (const k of order === "kind" ? [...groups.get(name)].sort((a, b) => a.key < b.key ? -1 : 1) : groups.get(name)) grid.append(tile(k.key));
       div.append(grid); return div;
     }));
     if (!keys.length) $("board").replaceChildren(make("p", state.hk.rows ? "No key fits." : "No house-keeping yet.", "hint"));
@@ -145,7 +145,10 @@ function limitHook(limits) {
     const ctx = u.ctx, draws = [["performance", "#c98a00", 1], ["safe", "#c2261c", 2]];
     ctx.save(); ctx.beginPath(); ctx.rect(u.bbox.left, u.bbox.top, u.bbox.width, u.bbox.height); ctx.clip();
     for (const [name, colour, width] of draws) for (const y of limits[name] || []) {
-      const at = u.valToPos(y, "y", true);
+      const at = u.valToPos(y, "y", true), top = u.bbox.top, foot = top + u.bbox.height;
+      if (name === "safe" && (at < top || at > foot)) { /* out of view: named at the edge it lies beyond */
+        ctx.fillStyle = colour; ctx.font = 11 * devicePixelRatio + "px sans-serif"; ctx.textAlign = "right"; ctx.fillText((at < top ? "limit ▲ " : "limit ▼ ") + number(y), u.bbox.left + u.bbox.width - 4, at < top ? top + 12 * devicePixelRatio : foot - 4 * devicePixelRatio); continue;
+      }
       ctx.strokeStyle = colour; ctx.lineWidth = width * devicePixelRatio; ctx.setLineDash([6, 4]);
       ctx.beginPath(); ctx.moveTo(u.bbox.left, at); ctx.lineTo(u.bbox.left + u.bbox.width, at); ctx.stroke();
     }
@@ -154,10 +157,11 @@ function limitHook(limits) {
     ctx.restore();
   };
 }
-function yRange(limits) {
+function yRange(limits, all) {
   return (u, low, high) => {
     if (low === null || high === null) return [0, 1];
     let span = high - low || Math.abs(high) * 0.02 || 1; let a = low - 0.08 * span, b = high + 0.08 * span;
+    if (all) { const ys = [low, high, ...(limits.safe || [])]; a = Math.min(...ys); b = Math.max(...ys); span = b - a || 1; return [a - 0.06 * span, b + 0.06 * span]; }
     for (const y of [...(limits.safe || []), ...(limits.performance || [])]) { /* a limit comes into view when the data are near */
       if (y <= low && low - y < 1.5 * span) a = Math.min(a, y - 0.1 * span); if (y >= high && y - high < 1.5 * span) b = Math.max(b, y + 0.1 * span);
       if (y > low && y < high) continue;
@@ -165,10 +169,10 @@ function yRange(limits) {
     return [a, b];
   };
 }
-function plot(target, key, data, width, height, legend) {
+function plot(target, key, data, width, height, legend, all) {
   const limits = data.limits[key] || {};
   return new uPlot({ width, height, tzDate: utc, legend: { show: legend }, cursor: { drag: { x: true, y: false } }, hooks: { draw: [limitHook(limits)] },
-    scales: { y: { range: yRange(limits) } },
+    scales: { y: { range: yRange(limits, all) } },
     axes: [{ size: 28, font: "11px sans-serif", values: [[3600 * 24, "{DD}/{MMM}", null, null, null, null, null, null, 1], [60, "{HH}:{mm}", "\n{DD}/{MMM}", null, null, null, null, null, 1], [1, "{HH}:{mm}:{ss}", "\n{DD}/{MMM}", null, null, null, null, null, 1]] }, { size: 54, font: "11px sans-serif" }],
     series: [{ value: "{YYYY}-{MM}-{DD} {HH}:{mm}:{ss}" }, { label: key, stroke: "#0b5cad", width: 1.5, points: { show: data.t.length < 120, size: 4 }, value: (u, v) => v === null ? "–" : String(+v.toPrecision(7)) }] }, [data.t, data.v[key]], target);
 }
@@ -206,7 +210,7 @@ async function loadDetail() {
   if (!detail || detail.key !== key || !data.v[key]) return;
   lastDetailRows = state.hk.rows;
   if (detail.u && detail.span === span) { const zoomed = detail.u.scales.x; const full = detail.u.data[0]; const isZoomed = full.length && (zoomed.min > full[0] || zoomed.max < full[full.length - 1]); detail.u.setData([data.t, data.v[key]], !isZoomed); }
-  else { $("detail-plot").replaceChildren(); detail.u = plot($("detail-plot"), key, data, $("detail-plot").clientWidth, Math.min(420, Math.max(240, innerHeight * 0.5)), true); detail.span = span; }
+  else { $("detail-plot").replaceChildren(); detail.u = plot($("detail-plot"), key, data, $("detail-plot").clientWidth, Math.min(420, Math.max(240, innerHeight * 0.5)), true, $("detail-limits").checked); detail.span = span; }
 }
 function drawDetailState() {
   const k = state.keys.find((x) => x.key === detail.key); if (!k) return;
@@ -225,19 +229,31 @@ function drawCurrent() {
   const t = state.session.tests.find((x) => x.current);
   $("log-test").textContent = t ? "Now: " + t.test + ", " + t.frames + " of " + t.declared + " frames, about " + t.minutes_left + " min left" + (state.session.expected_end ? "; session ends about " + state.session.expected_end.replace("T", " ") + " (acquisition clock)" : "") : state.session.given ? "No test of the session is being taken." : "No session given: progress is not known.";
 }
+/* Words of the search box: each must be in some column; column=text, column>number and column<number look at one column. */
+function searchOf(text) {
+  return text.trim().split(/\s+/).filter(Boolean).map((word) => {
+    const m = /^([A-Za-z_0-9]+)([=<>])(.+)$/.exec(word), i = m ? columns.findIndex((c) => c.toLowerCase() === m[1].toLowerCase()) : -1;
+    if (i < 0) { const w = word.toLowerCase(); return (r) => r.some((v) => v !== null && String(v).toLowerCase().includes(w)); }
+    if (m[2] === "=") { const w = m[3].toLowerCase(); return (r) => r[i] !== null && (String(r[i]).toLowerCase() === w || (typeof r[i] === "number" && r[i] === Number(m[3]))); }
+    return (r) => typeof r[i] === "number" && (m[2] === "<" ? r[i] < Number(m[3]) : r[i] > Number(m[3]));
+  });
+}
 function drawLog(jump) {
-  const names = $("log-all").checked ? columns : shown, at = names.map((n) => columns.indexOf(n)), find = $("log-find").value.trim().toLowerCase(), only = $("log-wrong").checked, iObs = columns.indexOf("ObsID");
+  const names = $("log-all").checked ? columns : shown, at = names.map((n) => columns.indexOf(n)), find = searchOf($("log-find").value), only = $("log-wrong").checked, iObs = columns.indexOf("ObsID");
   let list = rows; const wrong = state.session.wrong;
   if (only) list = list.filter((r) => String(r[iObs]) in wrong);
-  if (find) list = list.filter((r) => r.some((v) => v !== null && String(v).toLowerCase().includes(find)));
+  if (find.length) list = list.filter((r) => find.every((fits) => fits(r)));
   if (sort) { const i = columns.indexOf(sort.name), s = sort.down ? -1 : 1; list = [...list].sort((a, b) => { const x = a[i], y = b[i]; if (x === y) return 0; if (x === null) return 1; if (y === null) return -1; return s * (typeof x === "number" && typeof y === "number" ? x - y : String(x) < String(y) ? -1 : 1); }); }
   const part = sort ? list.slice(0, visible) : list.slice(-visible);
+  const box = $("log-scroll"), atEnd = box.scrollTop + box.clientHeight > box.scrollHeight - 60, focused = document.activeElement && document.activeElement.dataset.row, before = box.scrollTop;
   const head = make("tr"); names.forEach((n) => { const th = make("th"), b = make("button", n + (sort && sort.name === n ? sort.down ? " ▼" : " ▲" : "")); b.onclick = () => { sort = sort && sort.name === n ? sort.down ? null : { name: n, down: true } : { name: n, down: false }; drawLog(); }; th.append(b); head.append(th); });
   $("log-table").tHead.replaceChildren(head);
-  $("log-table").tBodies[0].replaceChildren(...part.map((r) => { const id = r[iObs], tr = make("tr"); tr.tabIndex = 0; tr.dataset.obsid = id; at.forEach((i) => tr.append(make("td", r[i] === null ? "" : r[i]))); if (String(id) in wrong) { tr.className = "wrong"; tr.title = wrong[String(id)]; } return tr; }));
+  $("log-table").tBodies[0].replaceChildren(...part.map((r) => { const id = r[iObs], tr = make("tr"); tr.tabIndex = 0; tr.dataset.obsid = id; tr.dataset.row = id + " " + r[columns.indexOf("CCD")]; at.forEach((i) => tr.append(make("td", r[i] === null ? "" : r[i]))); if (String(id) in wrong) { tr.className = "wrong"; tr.title = wrong[String(id)]; } return tr; }));
   $("log-count").textContent = rows.length + " rows, " + new Set(rows.map((r) => r[iObs])).size + " OBSIDs" + (list.length !== rows.length ? ", " + list.length + " fit" : "") + (part.length < list.length ? ", " + part.length + " shown" : "");
   $("log-more").hidden = part.length >= list.length; drawCurrent();
-  if (jump && !sort) $("log-scroll").scrollTop = $("log-scroll").scrollHeight;
+  const again = focused && [...$("log-table").tBodies[0].rows].find((tr) => tr.dataset.row === focused);
+  if (again) again.focus({ preventScroll: true });
+  box.scrollTop = jump && !sort && !again && atEnd ? box.scrollHeight : before; /* who reads older rows is left in peace */
 }
 
 /* ---- images ---- */
@@ -245,12 +261,12 @@ async function showImage(id) {
   obsid = id; imageShown = id === state.image.last ? id + ":" + state.image.ccds : null; $("image-obsid").value = id;
   const got = await get("/api/quicklook/" + id), stretch = $("image-stretch").value;
   if (obsid !== id) return;
-  $("image-note").textContent = Object.keys(got.ccds).length ? "OBSID " + id + (followLast ? ", the last image" : "") : "No image of OBSID " + id + " in the day-folder.";
+  $("image-note").textContent = Object.keys(got.ccds).length ? "OBSID " + id + (followLast ? ", the last image" : "") + (got.info ? ": " + [got.info.test, got.info.exptime === null ? "" : got.info.exptime + " s", got.info.wave === null ? "" : "filter " + got.info.wave, got.info.source].filter(Boolean).join(", ") : "") : "No image of OBSID " + id + " in the day-folder.";
   $("images").replaceChildren(...["1", "2", "3"].map((c) => {
-    const fig = make("figure"), item = got.ccds[c]; fig.tabIndex = 0; fig.append(make("figcaption", "CCD" + c + (item && item.name ? " · " + item.name : ""))); fig.dataset.ccd = c;
+    const fig = make("figure"), item = got.ccds[c]; fig.tabIndex = 0; const caption = make("figcaption", "CCD" + c + " "); if (item && item.name) caption.append(make("small", item.name)); fig.append(caption); fig.dataset.ccd = c;
     if (!item) { fig.append(make("p", "no image yet", "hint")); return fig; }
     if (item.error) fig.append(make("p", item.error, "hint"));
-    if (item.picture) { const img = make("img"); img.alt = "CCD" + c + " of OBSID " + id; img.src = "/ql/" + id + "/" + c + ".png?stretch=" + stretch; img.ondblclick = () => act("/api/ds9/" + id); fig.append(img); }
+    if (item.picture) { const img = make("img"); img.alt = "CCD" + c + " of OBSID " + id; img.src = "/ql/" + id + "/" + c + ".png?stretch=" + stretch; img.ondblclick = () => act("/api/ds9/" + id); const frame = make("div", null, "frame"); frame.append(img, ...["E", "F", "G", "H"].map((q) => make("b", q, "quadrant q" + q))); fig.append(frame); }
     if (item.quadrants.length) { const t = make("table"), h = make("tr"); ["", "offset", "noise", "level", "saturated", "lost"].forEach((x) => h.append(make("th", x))); t.append(h);
       for (const q of item.quadrants) { const tr = make("tr"); [q.quadrant, q.offset, q.noise, q.level, q.saturated, q.lost].forEach((v) => tr.append(make("td", v === null ? "–" : v))); t.append(tr); } const s = make("div", null, "scroll"); s.append(t); fig.append(s, make("p", "ADU; level above the offset", "hint")); }
     return fig;
@@ -258,17 +274,26 @@ async function showImage(id) {
 }
 
 /* ---- session, copies, warnings ---- */
+let sessionDrawn = "";
 function drawSession() {
-  const s = state.session, verdicts = new Map(s.verdicts.map((v) => [v.test, v])), names = [...new Set([...s.tests.map((t) => t.test), ...verdicts.keys()])];
-  $("session-note").textContent = s.fault ? "The session cannot be read: " + s.fault : !s.given && !names.length ? "No session given (--session) and no results." : s.expected_end ? "Expected end " + s.expected_end.replace("T", " ") + " by the acquisition's clock." : "";
+  const s = state.session, signature = JSON.stringify([s.tests, s.verdicts, s.fault, s.expected_end, s.given]);
+  if (signature === sessionDrawn) return;
+  sessionDrawn = signature; const held = document.activeElement && document.activeElement.href; /* a link keeps the focus of the keyboard */
+  const done = s.tests.reduce((n, t) => n + t.frames, 0), all = s.tests.reduce((n, t) => n + t.declared, 0), now = s.tests.find((t) => t.current), ended = s.verdicts.filter((v) => v.verdict || v.status === "complete").length;
+  const total = all ? done + " of " + all + " frames (" + Math.round(100 * done / all) + " %); " + ended + " of " + s.tests.length + " tests judged. " + (now ? "Now " + now.test + ", " + now.minutes_left + " min left. " : "") : "";
+  const verdicts = new Map(s.verdicts.map((v) => [v.test, v])), names = [...new Set([...s.tests.map((t) => t.test), ...verdicts.keys()])];
+  $("session-note").textContent = s.fault ? "The session cannot be read: " + s.fault : !s.given && !names.length ? "No session given (--session) and no results." : total + (s.expected_end ? "Expected end " + s.expected_end.replace("T", " ") + " by the acquisition's clock." : "");
   $("session-table").tBodies[0].replaceChildren(...names.map((name) => {
     const t = s.tests.find((x) => x.test === name), v = verdicts.get(name), tr = make("tr"); if (t && t.current) tr.className = "current";
     tr.append(make("td", name), make("td", t ? t.frames + " / " + t.declared : ""));
     const bar = make("td"); if (t) { const b = make("div", null, "bar"), i = make("i"); i.style.width = 100 * Math.min(1, t.frames / Math.max(1, t.declared)) + "%"; b.append(i); bar.append(b); } tr.append(bar);
-    tr.append(make("td", t && t.obsids ? t.obsids[0] + "–" + t.obsids[1] : ""), make("td", t ? t.wrong : ""), make("td", t ? t.minutes_left : ""));
-    tr.append(make("td", v ? v.verdict || v.status : "", v ? ["pass", "go"].includes(v.verdict) ? "pass" : ["fail", "no_go"].includes(v.verdict) ? "fail" : "" : ""), make("td", v ? [...new Set(v.flags.map((f) => f.name))].join(" ") : ""));
-    const links = make("td"); if (v) for (const kind of v.reports) { const a = make("a", kind.toUpperCase()); a.href = "/report/" + encodeURIComponent(name) + "/" + encodeURIComponent(name) + "_report." + kind; a.target = "_blank"; a.rel = "noopener"; links.append(a, " "); } tr.append(links); return tr;
+    tr.append(make("td", t ? t.minutes_left : ""), make("td", v ? v.verdict || v.status : "", v ? ["pass", "go"].includes(v.verdict) ? "pass" : ["fail", "no_go"].includes(v.verdict) ? "fail" : "" : ""));
+    const links = make("td"); if (v) for (const kind of v.reports) { const a = make("a", kind.toUpperCase()); a.href = "/report/" + encodeURIComponent(name) + "/" + encodeURIComponent(name) + "_report." + kind; a.target = "_blank"; a.rel = "noopener"; links.append(a, " "); } tr.append(links);
+    const flags = make("td", v ? [...new Set(v.flags.map((f) => f.name))].join(" ") : "", "flags"); if (v) flags.title = v.flags.map((f) => f.name + ": " + f.cause).join("\n");
+    const wrong = make("td", t ? t.wrong : ""); if (t && t.wrong) wrong.className = "bad";
+    tr.append(flags, make("td", t && t.obsids ? t.obsids[0] + "–" + t.obsids[1] : ""), wrong); return tr;
   }));
+  const link = held && [...document.querySelectorAll("#session-table a")].find((a) => a.href === held); if (link) link.focus({ preventScroll: true });
 }
 function drawSystem() {
   $("copies").replaceChildren(...(state.copies.length ? state.copies.map((c) => {
@@ -285,7 +310,7 @@ function drawSystem() {
 
 /* ---- pages and keys ---- */
 function open(name) {
-  page = name; for (const b of document.querySelectorAll("nav button")) b.setAttribute("aria-selected", String(b.dataset.page === name));
+  page = name; for (const b of document.querySelectorAll("nav button")) { b.setAttribute("aria-selected", String(b.dataset.page === name)); if (b.dataset.page === name) b.scrollIntoView({ block: "nearest", inline: "nearest" }); }
   for (const s of document.querySelectorAll(".page")) s.hidden = s.id !== "page-" + name;
   if (!state) return; if (name === "plots") lastPlotRows = -1; if (name === "session") drawSession(); if (name === "system") drawSystem(); if (name === "log") drawLog(true); refresh().catch((e) => trouble(e.message));
 }
@@ -296,6 +321,9 @@ for (const id of ["log-find", "log-all", "log-wrong"]) $(id).addEventListener("i
 $("log-paused").oninput = () => refresh(); $("log-more").onclick = () => { visible += 400; drawLog(); };
 $("log-table").addEventListener("click", (e) => { const tr = e.target.closest("tbody tr"); if (tr) tr.focus(); });
 $("log-table").addEventListener("dblclick", (e) => { const tr = e.target.closest("tbody tr"); if (tr) { look(+tr.dataset.obsid); act("/api/ds9/" + tr.dataset.obsid); } });
+const neighbour = (step) => { if (obsid !== null && obsid + step >= 0) look(obsid + step); };
+$("image-previous").onclick = () => neighbour(-1); $("image-next").onclick = () => neighbour(1);
+const turn = (step) => { const p = $("plots-page"), n = Math.min(p.options.length - 1, Math.max(0, +p.value + step)); if (n !== +p.value) { p.value = n; plots = []; lastPlotRows = -1; refresh(); } };
 function look(id) { followLast = state && id === state.image.last; open("images"); showImage(id).catch((e) => trouble(e.message)); }
 $("image-show").onclick = () => { const id = $("image-obsid").value.trim(); if (/^\d{1,9}$/.test(id)) look(+id); else trouble("An OBSID is a number."); };
 $("image-obsid").onkeydown = (e) => { if (e.key === "Enter") $("image-show").click(); };
@@ -305,7 +333,7 @@ $("lower-all").onclick = () => act("/api/flags/lower-all"); $("unmute-all").oncl
 $("copy-now").onclick = () => act("/api/copy-now"); $("test-warning").onclick = () => act("/api/test-warning");
 const muteHours = () => { const h = $("detail-hours").value; return h ? { hours: +h } : {}; };
 $("detail-lower").onclick = () => flag(detail.key, "lower"); $("detail-ack").onclick = () => flag(detail.key, "acknowledge"); $("detail-mute").onclick = () => flag(detail.key, "mute", muteHours()); $("detail-unmute").onclick = () => flag(detail.key, "unmute");
-$("detail-span").oninput = () => loadDetail(); $("detail").addEventListener("close", () => { const t = detail && tiles.get(detail.key); detail = null; if (t && page === "board") t.focus(); });
+$("detail-span").oninput = () => loadDetail(); $("detail-limits").oninput = () => { detail.u = null; loadDetail(); }; $("detail").addEventListener("close", () => { const t = detail && tiles.get(detail.key); detail = null; if (t && page === "board") t.focus(); });
 $("user").value = user; $("user").oninput = () => { user = $("user").value.trim(); try { localStorage.setItem("user", user); } catch (e) { /* none */ } };
 $("access").textContent = token ? "" : "Look only: open the address that calcamp monitor printed to lower or mute flags.";
 function step(e, items, forward) { const i = items.indexOf(document.activeElement), n = items[Math.min(items.length - 1, Math.max(0, i + forward))]; if (i >= 0 && n) { n.focus(); e.preventDefault(); } }
@@ -317,8 +345,10 @@ document.addEventListener("keydown", (e) => {
   if (k === "?") { $("help").showModal(); return; }
   if (key && "lamu".includes(k) && k.length === 1) { flag(key, { l: "lower", a: "acknowledge", m: "mute", u: "unmute" }[k], k === "m" ? $("detail").open ? muteHours() : { hours: 8 } : {}); return; }
   if (k === "d" && (row || (page === "images" && obsid !== null))) { act("/api/ds9/" + (row ? row.dataset.obsid : obsid)); return; }
+  if ((k === "n" || k === "p") && page === "images") { neighbour(k === "n" ? 1 : -1); return; }
+  if ((k === "n" || k === "p") && page === "plots") { turn(k === "n" ? 1 : -1); return; }
   if (k === "enter" && row) { look(+row.dataset.obsid); return; }
-  if (k === "enter" && on && on.classList.contains("plot")) { openDetail(on.dataset.key); return; }
+  if (k === "enter" && on && on.classList.contains("plot")) { e.preventDefault(); openDetail(on.dataset.key); return; } /* or the same Enter presses Close */
   if (row && k === "arrowdown") step(e, [...document.querySelectorAll("#log-table tbody tr")], 1);
   if (row && k === "arrowup") step(e, [...document.querySelectorAll("#log-table tbody tr")], -1);
   if (on && on.classList.contains("tile") && ["arrowright", "arrowleft"].includes(k)) step(e, [...document.querySelectorAll("#board .tile")], k === "arrowright" ? 1 : -1);
