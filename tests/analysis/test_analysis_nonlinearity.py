@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.analysis.curves import model_points, ptc01
+
 from calcamp.analysis import nonlinearity as nl
 from calcamp.analysis import ptc
 from calcamp.simulate.plugins.flat import bf_coefficients, nonlinearity
@@ -54,27 +56,50 @@ def truth(y, kind, scale):
     return 100 * ((y / linear) / (nl.PIVOT * FDR / pivot) - 1)
 
 
-def test_curves_shutter_and_errors():
-    """Spec 8.3 truth, t0 30 ms, lamp jitter 2e-4, drift 1 %, background 5 ADU: 24 tests."""
+def fitted(seed, kind="low", **options):
+    """(fit, frames, scales) of a simulated test, the shutter table right within its error of 1 ms."""
+    frames, scale = simulate(seed, kind, **options)
+    table = 0.03 + 1e-3 * np.random.default_rng(90_000 + seed).standard_normal()
+    return nl.fit_nonlinearity(frames, (table, 1e-3)), frames, scale
+
+
+@pytest.fixture(scope="module")
+def some():
+    """24 tests: spec 8.3 truth, t0 30 ms, lamp jitter 2e-4, drift 1 %, background 5 ADU."""
+    return [fitted(seed) for seed in range(24)]
+
+
+def curve_pulls(tests):
+    """(pulls of t0, pulls at GRID of one channel per test, largest errors at GRID)."""
     t0, pulls, worst = [], [], np.zeros(len(GRID))
-    for seed in range(24):
-        frames, scale = simulate(seed)
-        fit = nl.fit_nonlinearity(
-            frames, (0.03 + 1e-3 * np.random.default_rng(900 + seed).standard_normal(), 1e-3)
-        )
+    for k, (fit, _, scale) in enumerate(tests):
         assert not fit.flag
         t0.append((fit.t0 - 0.03) / fit.t0_err)
-        z, err = fit.curves[seed % 12].nonlinearity(GRID)
-        pulls.append((z - truth(GRID, "low", scale[seed % 12])) / err)
+        z, err = fit.curves[k % 12].nonlinearity(GRID)
+        pulls.append((z - truth(GRID, "low", scale[k % 12])) / err)
         worst = np.maximum(worst, err)
-    assert abs(fit.t0 - 0.03) < 2e-3
-    assert_pulls(t0, excess=0.15, what="t0")
+    return np.array(t0), np.array(pulls), worst
+
+
+def test_curves_shutter_and_errors(some):
+    t0, pulls, worst = curve_pulls(some)
+    assert abs(some[-1][0].t0 - 0.03) < 2e-3
+    assert_pulls(t0, what="t0")
     # Nodes of one curve hang together: each has its own 24 realisations.
-    for k, column in enumerate(np.array(pulls).T):
-        assert_pulls(column, excess=0.4, what=f"curve at {GRID[k] / FDR:.0%}")
+    for k, column in enumerate(pulls.T):
+        assert_pulls(column, passes=0.9999, what=f"curve at {GRID[k] / FDR:.0%}")
     # Limits of the specification, 8.5, times 1.2: jitter 2e-4, t0 and background free.
     limits = np.array([0.11, 0.053, 0.032, 0.021, 0.026, 0.03, 0.035, 0.04])
     assert (worst < 1.2 * limits).all()
+
+
+@pytest.mark.full
+def test_curves_of_many_tests():
+    """240 tests, one channel of each."""
+    t0, pulls, _ = curve_pulls([fitted(1000 + seed) for seed in range(240)])
+    assert_pulls(t0, excess=0.05, bias=0.1, what="t0")
+    for k, column in enumerate(pulls.T):
+        assert_pulls(column, excess=0.05, bias=0.1, what=f"curve at {GRID[k] / FDR:.0%}")
 
 
 def test_a_linear_detector_is_linear():
@@ -147,36 +172,88 @@ def test_correction_undoes_the_response():
     assert nl.Correction.from_rows([]) is None
 
 
-def test_gain_behind_the_correction():
+def response(x, scale, kind="low"):
+    """Measured signal of a linear one, ADU."""
+    return x * (1 + nonlinearity(x / FDR, {"kind": kind, "scale": scale}) / 100)
+
+
+def gauge_of(scale, kind="low"):
+    """Linear signals in the gauge of the curve over true ones."""
+    x = np.linspace(0, FDR, 20_001)
+    return nl.PIVOT * FDR / np.interp(nl.PIVOT * FDR, response(x, scale, kind), x)
+
+
+def as_correction(curve):
+    """The product of a curve, as other tests get it."""
+    grid = np.linspace(0, curve.valid[1], 1000)
+    value, err = curve.at(grid)
+    rows = [
+        {"signal": g, "correction": v, "correction_err": e} for g, v, e in zip(grid, value, err, strict=True)
+    ]
+    return nl.Correction.from_rows(rows, curve.knots, curve.covariance)
+
+
+def gain_behind(seed, curve, scale, use_errors=True, kind="low", pixels=2066 * 2048):
+    """PTC01 at full size through the true response and the fitted correction: (fit, pulls of gain, a00, a01, a10)."""
+    mu = ptc01(0.82)
+    c, err, a = model_points(np.random.default_rng(seed), mu, pixels)
+    slope = (response(mu + 1, scale, kind) - response(mu - 1, scale, kind)) / 2
+    y = response(mu, scale, kind)
+    linear = y - curve.at(y)[0]
+    slope *= 1 - (curve.at(y + 50)[0] - curve.at(y - 50)[0]) / 100
+    c, err = (v * slope[:, None, None] ** 2 for v in (c, err))
+    common = as_correction(curve).directions(linear) if use_errors else None
+    fit = ptc.fit_covariances(linear, c, err, read_noise=(1.3, 1e-3), common=common)
+    gauge = gauge_of(scale, kind)
+    pulls = [(fit.gain * gauge - 3.5) / fit.gain_err]
+    pulls += [(fit.a[k] - a[k]) / fit.a_err[k] for k in ((0, 0), (1, 0), (0, 1))]
+    return fit, np.array(pulls)
+
+
+def test_errors_of_the_correction_are_in_the_gain(some):
+    """Pulls of the gain behind a fitted correction have width 1, and are wide without the errors of the correction."""
+    made = [gain_behind(k, fit.curves[k % 12], scale[k % 12]) for k, (fit, _, scale) in enumerate(some)]
+    pulls = np.array([p for _, p in made])
+    for name, column in zip(("gain", "a00", "a01", "a10"), pulls.T, strict=True):
+        assert_pulls(column, what=f"{name} behind the correction")
+    assert all(0 < fit.gain_err_common < fit.gain_err for fit, _ in made)
+    plain = [
+        gain_behind(k, fit.curves[k % 12], scale[k % 12], False) for k, (fit, _, scale) in enumerate(some[:8])
+    ]
+    # The curve bent by the correction's error widens the plain errors, and not enough.
+    assert np.median([fit.chi2_variance for fit, _ in plain]) > 1.5
+    assert np.median([fit.chi2_variance for fit, _ in made]) < 1.5
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["low", "polynomial"])
+def test_gain_behind_the_correction_many(kind):
+    """240 pairs of NL02 and PTC01, both at full size."""
+    pulls = []
+    for seed in range(240):
+        fit, _, scale = fitted(2000 + seed, kind)
+        channel = seed % 12
+        pulls.append(gain_behind(seed, fit.curves[channel], scale[channel], kind=kind)[1])
+    for name, column in zip(("gain", "a00", "a01", "a10"), np.array(pulls).T, strict=True):
+        assert_pulls(column, excess=0.05, bias=0.15, what=f"{name} behind the correction")
+
+
+def test_gain_without_and_with_the_correction():
     """Non-linearity of 3 %: the gain is biased without the correction, and right with it (guards the wiring)."""
-    frames, _ = simulate(57)
-    truth_ = {"kind": "low", "scale": 1.0}
-    gain, noise, pixels = 3.5, 1.3, 2066 * 2048
+    pixels = 2066 * 2048
     mu = np.array([p / 100 * FDR for p in (5, 10, 20, 30, 50, 70, 80) for _ in range(5)])
     a, n = np.zeros((8, 8)), np.zeros((8, 8))
-    a[:3, :3], n[0, 0] = bf_coefficients(), (noise * gain) ** 2
-    power = ptc.powers(mu, np.ones((len(mu), 3)))
-    c = np.einsum("pk,kij->pij", power, ptc.coefficients(gain, a, None, n))
-
-    def response(x):
-        return x * (1 + nonlinearity(x / FDR, truth_) / 100)
-
-    pivot = np.interp(nl.PIVOT * FDR, response(np.linspace(0, FDR, 20_001)), np.linspace(0, FDR, 20_001))
-    gauge = nl.PIVOT * FDR / pivot  # linear signals are so much larger in the gauge of the curve
-    slope = (response(mu + 1) - response(mu - 1)) / 2
+    a[:3, :3], n[0, 0] = bf_coefficients(), (1.3 * 3.5) ** 2
+    c = np.einsum("pk,kij->pij", ptc.powers(mu, np.ones((len(mu), 3))), ptc.coefficients(3.5, a, None, n))
+    slope = (response(mu + 1, 1.0) - response(mu - 1, 1.0)) / 2
     err = c[:, :1, :1] / np.sqrt(np.full((8, 8), 2.0 * pixels)) * np.sqrt(2)
-    raw = ptc.fit_covariances(response(mu), c * slope[:, None, None] ** 2, err)
-    right = ptc.fit_covariances(mu * gauge, c * gauge**2, err)
-    assert abs(right.gain * gauge / gain - 1) < 2e-3
-    assert abs(raw.gain * gauge / gain - 1) > 5e-3
+    raw = ptc.fit_covariances(response(mu, 1.0), c * slope[:, None, None] ** 2, err)
+    gauge = gauge_of(1.0)
+    assert abs(raw.gain * gauge / 3.5 - 1) > 5e-3
     # What the corrected pixels would give: the curve of the joint fit in place of the truth.
-    curve = nl.fit_nonlinearity(simulate_like(truth_), (0.03, 1e-3)).curves[0]
-    y = response(mu)
-    linear = y - curve.at(y)[0]
-    derivative = 1 - (curve.at(y + 50)[0] - curve.at(y - 50)[0]) / 100
-    corrected = ptc.fit_covariances(linear, c * (slope * derivative)[:, None, None] ** 2, err)
-    assert abs(corrected.gain * gauge / gain - 1) < 2e-3
-    assert frames.signal.shape[1] == 12
+    curve = nl.fit_nonlinearity(simulate_like({"kind": "low", "scale": 1.0}), (0.03, 1e-3)).curves[0]
+    corrected, _ = gain_behind(1, curve, 1.0)
+    assert abs(corrected.gain * gauge / 3.5 - 1) < 2e-3
 
 
 def simulate_like(truth_):

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.analysis.curves import model_points, ptc01
+
 from calcamp.analysis import ptc
 from calcamp.simulate.plugins.flat import bf_coefficients, bloom, collect
 from support import assert_pulls
@@ -97,26 +99,24 @@ def test_the_model_is_that_of_the_simulated_charge():
     assert c[1, 1] / 115e3 == pytest.approx(0.00384, abs=2e-5)
 
 
-def model_points(rng, mu, pixels, gain=GAIN, noise=NOISE, lags=8):
-    """Covariances drawn about Eq. 20: what the fit sees, without images."""
+@pytest.mark.parametrize("free", [None, np.array([0, 1, 9])])
+def test_slopes_of_the_model(free):
+    """Slopes with every parameter against differences."""
+    lags, rng = 5, np.random.default_rng(0)
     a = np.zeros((lags, lags))
     a[:3, :3] = bf_coefficients()
-    n = np.zeros((lags, lags))
-    n[0, 0] = (noise * gain) ** 2
-    power = ptc.powers(mu, np.ones((len(mu), 3)))
-    c = np.einsum("pk,kij->pij", power, ptc.coefficients(gain, a, None, n))
-    c[:, 0, 0] += 1 / 12
-    err = c[:, :1, :1] / np.sqrt(np.full((lags, lags), 2.0 * pixels))
-    err[:, 0, :] *= np.sqrt(2)
-    err[:, 1:, 0] *= np.sqrt(2)
-    err[:, 0, 0] *= np.sqrt(2)
-    return c + err * rng.standard_normal(c.shape), err, a
-
-
-def ptc01(top=0.85):
-    """Signals of the pairs of PTC01 below the turn-off, ADU."""
-    levels = {5: 5, 10: 5, 20: 5, 30: 5, 50: 5, 70: 5, 80: 5, 90: 5}
-    return np.array([p / 100 * 65536 for p, n in levels.items() if p / 100 < top for _ in range(n)])
+    b = [] if free is None else rng.normal(0, 1e-6, len(free))
+    theta = np.concatenate([[3.4], a.ravel(), rng.uniform(0, 20, lags**2), b])
+    scale = 50_000.0 ** np.arange(5)[:, None, None]
+    made = ptc._gradient(theta, lags, free) * scale
+    steps = np.concatenate([[1e-3], np.full(lags**2, 1e-9), np.full(lags**2, 0.1), np.full(len(b), 1e-8)])
+    for k, step in enumerate(steps):
+        up, down = (
+            ptc.coefficients(*ptc._split(theta + sign * step * np.eye(len(theta))[k], lags, free))
+            for sign in (1, -1)
+        )
+        wanted = ((up - down) / (2 * step)).reshape(5, -1) * scale[:, 0]
+        np.testing.assert_allclose(made[:, k], wanted, rtol=1e-4, atol=1e-6 * np.abs(wanted).max())
 
 
 def test_errors_of_the_fit_reach_the_limit_and_hold():

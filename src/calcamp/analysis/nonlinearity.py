@@ -23,7 +23,7 @@ PIVOT = 0.25  # FDR
 #: Places of tiles about the mean of a quadrant, rms 1: the illumination is about a bowl.
 SIX_NODES = np.array([-1.5, -0.9, -0.3, 0.3, 0.9, 1.5]) / math.sqrt(1.05)
 #: Places of knots, FDR; those without a level near them are left out.
-KNOTS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0)
+KNOTS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.2, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0)
 
 
 @dataclass(frozen=True)

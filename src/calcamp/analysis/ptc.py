@@ -376,6 +376,45 @@ def coefficients(gain, a: np.ndarray, b: np.ndarray | None, noise: np.ndarray) -
     return out
 
 
+@lru_cache(maxsize=4)
+def _unit(lags: int) -> tuple[np.ndarray, np.ndarray]:
+    """(spectra of unit kernels, shape (lags², frequencies); matrix that leads from a spectrum back to the lags)."""
+    k, size = lags * lags, 4 * lags
+    spectra = _transform(np.eye(k).reshape(k, lags, lags)).reshape(k, -1)
+    # A real, even spectrum: every frequency but the first and the middle column stands for two.
+    weight = np.full((size, size // 2 + 1), 2.0)
+    weight[:, [0, -1]] = 1.0
+    copies = np.outer(*[np.where(np.arange(lags) == 0, 1.0, 2.0)] * 2).reshape(-1, 1)
+    return spectra, spectra / copies * weight.reshape(-1) / size**2
+
+
+def _gradient(theta: np.ndarray, lags: int, free: np.ndarray | None) -> np.ndarray:
+    """Slopes of `coefficients` with gain, a, n and b, shape (5, parameters, lags²)."""
+    gain, a, b, noise = _split(theta, lags, free)
+    k = lags * lags
+    spectra, back = _unit(lags)
+    found = _transform(a).reshape(-1)
+    product = _transform(a * b).reshape(-1) if b is not None else np.zeros_like(found)
+    out = np.zeros((5, len(theta), k))
+    middle = coefficients(gain, a, b, noise).reshape(5, k)
+    out[0, 0], out[1, 0, 0] = -2 * middle[0] / gain, -1 / gain**2
+    out[3, 0], out[4, 0] = middle[3] / gain, 2 * middle[4] / gain
+    at_a, at_n = np.arange(1, 1 + k), np.arange(1 + k, 1 + 2 * k)
+    out[2, at_a, at_a - 1] = 1.0
+    out[0, at_n, at_n - 1 - k] = 1 / gain**2
+    first = (spectra * found) @ back.T  # a * e
+    out[3, at_a] = 2 / 3 * gain * 2 * first
+    out[4, at_a] = gain**2 / 6 * ((spectra * (6 * found**2 + 5 * product)) @ back.T)
+    if b is not None:
+        flat_a, flat_b = a.reshape(-1), b.reshape(-1)
+        out[3, at_a] += 2 / 3 * gain * np.diag(flat_b)
+        out[4, at_a] += gain**2 / 6 * 5 * flat_b[:, None] * first
+        at_b = np.arange(1 + 2 * k, len(theta))
+        out[3, at_b, free] = 2 / 3 * gain * flat_a[free]
+        out[4, at_b] = gain**2 / 6 * 5 * flat_a[free, None] * first[free]
+    return out
+
+
 def powers(mu: np.ndarray, moments: np.ndarray) -> np.ndarray:
     """<mu^k> for k = 0 to 4, shape (points, 5); `moments` <mu^k>/<mu>^k for k = 2, 3, 4."""
     mu = np.asarray(mu, float)
@@ -468,20 +507,23 @@ class _Points:
         """No common error."""
         return np.zeros(len(self.shift))
 
-    def at(self, nu: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(<mu^k> of shape (points, 5), covariances) with common errors of `nu` standard errors taken out."""
+    def powers(self, nu: np.ndarray) -> np.ndarray:
+        """<mu^k> of shape (points, 5) as the model needs it with common errors of `nu` standard errors.
+
+        The model is stretched, not the data: to shrink data, and their noise with them, would always please chi2.
+        """
         mu = self.mu + nu @ self.shift
-        return self.moments * mu[:, None] ** np.arange(5), self.target * (1 + nu @ self.stretch)[
-            :, None, None
-        ]
+        return self.moments * mu[:, None] ** np.arange(5) / (1.0 + nu @ self.stretch)[:, None]
 
     def slopes(self, nu: np.ndarray, middle: np.ndarray) -> np.ndarray:
-        """Change of (model - covariances) with `nu`: shape (axes, points, lags, lags); `middle` from `coefficients`."""
-        mu = self.mu + nu @ self.shift
+        """Change of the model with `nu`: shape (axes, points, lags, lags); `middle` from `coefficients`."""
+        mu, stretch = self.mu + nu @ self.shift, 1.0 + nu @ self.stretch
         k = np.arange(5)
         rise = self.moments * k * np.where(k > 0, mu[:, None] ** np.maximum(k - 1, 0), 0.0)
-        rise = np.einsum("pk,kij->pij", rise, middle)
-        return self.shift[:, :, None, None] * rise[None] - self.stretch[:, :, None, None] * self.target[None]
+        rise = np.einsum("pk,kij->pij", rise / stretch[:, None], middle)
+        model = np.einsum("pk,kij->pij", self.powers(nu), middle)
+        stretch = self.stretch / stretch
+        return self.shift[:, :, None, None] * rise[None] - stretch[:, :, None, None] * model[None]
 
 
 def fit_covariances(
@@ -535,14 +577,13 @@ def fit_covariances(
         found = _newton(points[used], errors[used], start, nu, lags, None, read_noise)
         if found is None:
             return _unfitted(lags, len(mu), "the fit does not converge")
-        power, measured = points.at(found.nu)
-        model = _evaluate(power, found.theta, lags, None)
+        model = _evaluate(points.powers(found.nu), found.theta, lags, None)
         # Errors from the model, not from the data: a low variance must not weigh more.
         relative = err / np.maximum(covariance[:, :1, :1], 1e-9)
         errors = np.where(
             finite[:, None, None], relative * np.maximum(model[:, :1, :1] + ROUNDING, 1e-9), 1.0
         )
-        pull = (measured[:, 0, 0] - model[:, 0, 0]) / errors[:, 0, 0]
+        pull = (target[:, 0, 0] - model[:, 0, 0]) / errors[:, 0, 0]
         spread = max(1.0, 1.4826 * float(np.median(np.abs(pull[used]))))
         keep = finite & (np.abs(pull) <= sigma * spread)
         if np.array_equal(keep, used) or keep.sum() < 3:
@@ -621,21 +662,17 @@ def _newton(points, err, theta, nu, lags, free, read_noise, iterations: int = 12
     """Gauss-Newton; None when it fails."""
     k, count, axes = lags * lags, len(theta), len(nu)
     theta, nu = theta.copy(), nu.copy()
-    extra = 0 if free is None else len(free)
-    step = np.concatenate([[1e-4], np.full(k, 1e-9), np.full(k, 1e-2), np.full(extra, 1e-8)])
     inverse = 1.0 / err
     previous = math.inf
     for _ in range(iterations):
-        power, target = points.at(nu)
+        power = points.powers(nu)
         middle = coefficients(*_split(theta, lags, free))
-        shifted = coefficients(*_split(theta[None, :] + np.diag(step), lags, free))
-        slopes = (shifted - middle[:, None]) / step[None, :, None, None]  # (5, parameters, lags, lags)
-        slopes = np.ascontiguousarray(slopes.reshape(5, count, k).transpose(0, 2, 1)).reshape(5, -1)
+        slopes = np.ascontiguousarray(_gradient(theta, lags, free).transpose(0, 2, 1)).reshape(5, -1)
         jacobian = (power @ slopes).reshape(-1, count)
         if axes:
             jacobian = np.concatenate([jacobian, points.slopes(nu, middle).reshape(axes, -1).T], axis=1)
         jacobian *= inverse.reshape(-1, 1)
-        residual = ((target - np.einsum("pk,kij->pij", power, middle)) * inverse).reshape(-1)
+        residual = ((points.target - np.einsum("pk,kij->pij", power, middle)) * inverse).reshape(-1)
         chi2 = float(residual @ residual + nu @ nu)
         normal, right = jacobian.T @ jacobian, jacobian.T @ residual
         at = np.arange(count, count + axes)
@@ -672,8 +709,7 @@ def _newton(points, err, theta, nu, lags, free, read_noise, iterations: int = 12
             alone = (np.linalg.inv(scaled[:count, :count]) / np.outer(scale[:count], scale[:count]))[0, 0]
     except np.linalg.LinAlgError:
         return None
-    power, target = points.at(nu)
-    residual = (target - _evaluate(power, theta, lags, free)) * inverse
+    residual = (points.target - _evaluate(points.powers(nu), theta, lags, free)) * inverse
     return _Solution(theta, nu, matrix, float(alone), float(np.square(residual).sum() + nu @ nu))
 
 
@@ -681,8 +717,7 @@ def _result(best, lags, free, points, err, used, finite, improvement) -> Covaria
     theta, chi2 = best.theta, best.chi2
     gain, a, b, noise = _split(theta, lags, free)
     dof = int(used.sum()) * lags * lags - len(theta)
-    power, target = points.at(best.nu)
-    residual = (target - _evaluate(power, theta, lags, free))[:, 0, 0] / err[:, 0, 0]
+    residual = (points.target - _evaluate(points.powers(best.nu), theta, lags, free))[:, 0, 0] / err[:, 0, 0]
     variance_dof = max(int(used.sum()) - 3, 1)
     chi2_variance = float(residual @ residual) / variance_dof
     # Residuals beyond the noise of the variances widen all errors alike.
