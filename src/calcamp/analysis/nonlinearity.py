@@ -23,7 +23,7 @@ PIVOT = 0.25  # FDR
 #: Places of tiles about the mean of a quadrant, rms 1: the illumination is about a bowl.
 SIX_NODES = np.array([-1.5, -0.9, -0.3, 0.3, 0.9, 1.5]) / math.sqrt(1.05)
 #: Places of knots, FDR; those without a level near them are left out.
-KNOTS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.2, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0)
+KNOTS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0)
 
 
 @dataclass(frozen=True)
@@ -187,13 +187,12 @@ class JointFit:
 def spline_basis(signal: np.ndarray, knots: np.ndarray) -> np.ndarray:
     """Cubic spline through values at `knots` (0 is one, its value 0): shape (points, knots).
 
-    Straight at 0; at the upper end without a condition, for a response does not straighten where the levels end.
+    Without a condition at its ends (not-a-knot): a response is straight neither at 0 nor where the levels end.
     """
     from scipy.interpolate import CubicSpline
 
     whole = np.concatenate([[0.0], knots])
-    ends = ((2, np.zeros(len(whole))), "not-a-knot")
-    basis = CubicSpline(whole, np.eye(len(whole)), bc_type=ends)(np.clip(signal, 0.0, whole[-1]))
+    basis = CubicSpline(whole, np.eye(len(whole)))(np.clip(signal, 0.0, whole[-1]))
     return basis[:, 1:]
 
 
