@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -162,3 +163,106 @@ def test_spots_among_hot_pixels_and_cosmic_rays(fwhm):
 def test_no_sources_in_noise():
     noise = np.rint(np.random.default_rng(8).normal(2800, 1.3, (516, 512)))
     assert len(stars.find_sources(noise)) == 0
+
+
+def test_local_maxima_are_those_of_photutils():
+    from photutils.detection import find_peaks
+
+    rng = np.random.default_rng(9)
+    image = rng.normal(0, 1, (129, 131)).astype(np.float32)
+    for cut, most in ((2.0, 1000), (0.5, 40), (20.0, 10)):
+        rows, columns = stars._local_maxima(image, cut, most)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            other = find_peaks(image, cut, box_size=5, n_peaks=most)
+        expected = set() if other is None else set(zip(other["y_peak"], other["x_peak"], strict=True))
+        assert set(zip(rows, columns, strict=True)) == expected
+
+
+def test_the_thorough_look_sees_what_the_quick_one_loses():
+    """Stars beside something brighter that is no star, and faint stars."""
+    rng = np.random.default_rng(10)
+    places = np.array([[120.3, 400.8], [420.6, 396.1], [270.2, 250.4]])
+    image = picture(rng, places, peak=2500.0, hot=0, tracks=0)
+    for x, y in places.round().astype(int):
+        image[y - 9 : y - 6, x - 14 : x + 15] = 9000  # a track that passes 7 px from it
+    quick, thorough = stars.find_sources(image), stars.find_sources_again(image)
+    for found, least in ((quick, 0), (thorough, 3)):
+        likely = found.where(stars.star_like(found))
+        distance = np.hypot(likely.x[:, None] - places[None, :, 0], likely.y[:, None] - places[None, :, 1])
+        near = 0 if not len(likely) else int((distance.min(axis=0) < 0.6).sum())
+        assert near == least
+    assert len(stars.find_sources_again(np.full((64, 64), 2800, np.uint16))) == 0
+
+
+# ---- whole frames -------------------------------------------------------------------------------------------
+def frame_of(rng, places, hot=2000, tracks=60):
+    """Raw full-size frame with stars at silicon `places` (those beside the silicon left out), hot pixels and cosmic rays."""
+    from calcamp.simulate.optics import spot_image
+    from calcamp.simulate.plugins.cosmics import draw_tracks
+
+    frame = rng.normal(2800, 1.3, DETECTOR.ccd_shape).astype(np.float32)
+    spot = 1.0e5 * spot_image(24.0, 24.0, (0.72, 0.72, 0.0))
+    for x, y in places:
+        quadrant = DETECTOR.quadrant_at_phys(x, y)
+        if quadrant is None:
+            continue
+        column, row = DETECTOR.phys_to_ccd(x, y, quadrant)
+        column, row = round(float(column)) - 24, round(float(row)) - 24
+        frame[row : row + 48, column : column + 48] += spot[:48, :48]
+    shape = DETECTOR.ccd_shape
+    frame[rng.integers(0, shape[0], hot), rng.integers(0, shape[1], hot)] += 10 ** rng.uniform(1, 4.5, hot)
+    rows, columns, charge = draw_tracks(rng, tracks, shape)
+    np.add.at(frame, (rows, columns), charge / 3.5)
+    return np.clip(np.rint(frame), 0, 65535).astype(np.uint16)
+
+
+@pytest.mark.parametrize(
+    ("shift", "rotation", "scale", "missing", "ok"),
+    [
+        (300, 1.97, 1.0197, 3, True),
+        (300, -1.97, 0.9803, 3, True),
+        (150, 0.4, 1.003, 0, True),
+        (300, 2.4, 1.0, 0, False),
+        (100, 0.0, 1.025, 0, False),
+        (100, 0.5, 1.0, 5, False),
+    ],
+)
+def test_lock_on_a_full_frame_with_hot_pixels_and_cosmic_rays(shift, rotation, scale, missing, ok):
+    """The spec's tolerances from pixels on: 300 px, 2 deg, 2 %, 3 stars missing; STARS_MISSING beyond."""
+    from types import SimpleNamespace
+
+    from calcamp.campaign.point import LockOptions
+    from calcamp.steps import point as step
+
+    rng = np.random.default_rng(round(100 * rotation) + 300)
+    places = pattern("B_JAN19", 2)
+    angle = rng.uniform(0, 2 * math.pi)
+    truth = stars.Similarity(
+        CENTRE, scale, math.radians(rotation), (shift * math.cos(angle), shift * math.sin(angle))
+    )
+    at = truth(places)
+    there = np.ones(len(at), bool)
+    there[rng.choice(len(at), missing, replace=False)] = False
+    data = frame_of(rng, at[there])
+    exposure = SimpleNamespace(obsid=1, files={2: {"name": "x"}}, values={"mirr_pos": 47.2, "exptime": 2.0})
+    flags = []
+    ctx = SimpleNamespace(
+        options=LockOptions().model_dump(),
+        detector=DETECTOR,
+        ccd=2,
+        exposures=[exposure],
+        read=lambda _: SimpleNamespace(data=data),
+        flag=lambda name, cause, **scope: flags.append((name, cause)),
+    )
+    names = [f"{q}{s}" for q in "EFGH" for s in "ABCDE"]
+    found = step._lock_on(ctx, dict(zip(names, map(tuple, places), strict=True)), None)["lock"]
+    assert found.ok is ok, found.reason
+    if ok:
+        beside = ~step.on_silicon(DETECTOR, at, margin=8.0)
+        assert ((found.source >= 0) == there)[~beside].all()
+        assert math.dist(found.transform.shift, truth.shift) < 0.5
+        assert abs(found.transform.scale - scale) < 1e-3
+        assert abs(found.transform.rotation - truth.rotation) < 1e-3
+    else:
+        assert any(word in found.reason for word in ("rotation", "scale", "missing"))

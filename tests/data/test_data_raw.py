@@ -15,7 +15,16 @@ from hypothesis.extra import numpy as hnp
 
 from calcamp.data import raw
 from calcamp.data.fitsblocks import FitsError, card, encode_checksum, scan
-from calcamp.data.raw import RawError, check_raw, find_raw, raw_cards, raw_pieces, read_raw, write_raw
+from calcamp.data.raw import (
+    RawError,
+    check_raw,
+    find_raw,
+    open_raw,
+    raw_cards,
+    raw_pieces,
+    read_raw,
+    write_raw,
+)
 from calcamp.detector.geometry import Detector
 
 NAME = "EUC_17200_120319D071040T_ROE1_CCD2"
@@ -61,6 +70,30 @@ def test_tile_compressed_frames_are_read(tmp_path, tiny, data, way, tile):
     assert back.data.dtype == np.uint16
     assert (back.header["OBSID"], back.header["NAXIS1"], back.header["EXTNAME"]) == (17200, 78, "ROE1_CCD2")
     assert not [key for key in back.header if key.startswith(("Z", "TF", "TT"))]
+
+
+def test_parts_of_a_frame_are_those_of_the_whole(tmp_path, tiny, frame):
+    plain = write_raw(tmp_path / f"{NAME}.fits", frame, {"OBSID": 17200})
+    packed = compressed(tmp_path / f"{NAME}.fits.fz", frame, "RICE_1")
+    for path in (plain, packed):
+        parts = open_raw(path, tiny).data
+        assert parts.shape == frame.shape
+        for rows, columns in (
+            (slice(0, 5), slice(3, 9)),
+            (slice(30, 38), slice(0, 78)),
+            (slice(4, 4), slice(0, 2)),
+        ):
+            part = parts[rows, columns]
+            assert part.dtype == np.uint16
+            assert np.array_equal(part, frame[rows, columns])
+    opened = open_raw(plain, tiny)
+    os.truncate(plain, plain.stat().st_size - 4000)
+    with pytest.raises(RawError, match="shorter"):
+        opened.data[0:38, 0:78]
+    for path, kind in ((plain, "truncated"), (tmp_path / "none.fits", "missing")):
+        with pytest.raises(RawError) as caught:
+            open_raw(path, tiny)
+        assert caught.value.kind == kind
 
 
 def test_gzip_is_recognised_by_content(tmp_path, tiny, frame):

@@ -10,6 +10,7 @@ pattern to image.
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -50,10 +51,10 @@ def find_sources(
     most: int = 60,
     radius: int = 9,
 ) -> Sources:
-    """Sources in the image area of a quadrant.
+    """Sources in the image area of a quadrant: the quick look.
 
-    Means of `binning` x `binning` pixels are searched for local maxima (photutils), as spots far out of
-    focus stand out better there and it is 16 times less to search; each is then measured on the full image.
+    Means of `binning` x `binning` pixels are searched for local maxima, as spots far out of focus stand out
+    better there and it is 16 times less to search; each is then measured on the full image.
 
     Parameters
     ----------
@@ -68,36 +69,106 @@ def find_sources(
     most : int
         Brightest so many are measured.
     """
-    from photutils.detection import find_peaks
-
-    rows, columns = (size // binning * binning for size in area.shape)
-    level = float(np.median(area[:: max(1, rows // 200), :: max(1, columns // 200)]))
-    work = np.asarray(area, dtype=np.float32) - np.float32(level)
+    level = _level(area)
     if bad is not None and bad.any():
-        work = np.where(bad, np.float32(0.0), work)
-    shape = (rows // binning, binning, columns // binning, binning)
-    coarse = work[:rows, :columns].reshape(shape).mean(axis=(1, 3))
+        area = np.where(bad, np.asarray(round(level), area.dtype), area)
+    coarse = _binned(area, binning)
     middle = float(np.median(coarse))
     noise = 1.4826 * float(np.median(np.abs(coarse - middle)))
-    cut = middle + max(threshold * noise, least)
-    if not (coarse > cut).any():
+    rows, columns = _local_maxima(coarse, middle + max(threshold * noise, least), most)
+    at = (np.stack([columns, rows]) + 0.5) * binning - 0.5
+    return _measured(area, *at, radius)
+
+
+def find_sources_again(
+    area: np.ndarray,
+    bad: np.ndarray | None = None,
+    *,
+    threshold: float = 10.0,
+    least: float = 30.0,
+    fwhm: float = 2.2,
+    most: int = 60,
+    radius: int = 5,
+) -> Sources:
+    """Sources in the image area of a quadrant: the thorough look, with a matched filter (photutils).
+
+    It sees stars that the quick look loses: close to something brighter, or faint. It takes ten times as long,
+    and photutils alone takes longer to start than a whole lock, so it is for frames that do not lock at once.
+
+    Parameters
+    ----------
+    area, bad, most : as for `find_sources`.
+    threshold : float
+        In standard deviations of the pixels.
+    least : float
+        ADU, peak of a source, at least.
+    fwhm : float
+        px, of the filter.
+    """
+    from photutils.detection import DAOStarFinder
+
+    level = _level(area)
+    work = np.asarray(area, dtype=np.float32) - np.float32(level)
+    if bad is not None:
+        work[bad] = 0.0
+    sample = work[:: max(1, len(work) // 256)]
+    noise = 1.4826 * float(np.median(np.abs(sample - np.median(sample))))
+    finder = DAOStarFinder(
+        threshold=max(threshold * max(noise, 0.6), least),
+        fwhm=fwhm,
+        n_brightest=most,
+        sharpness_range=(0.2, 0.95),
+        roundness_range=(-1.5, 1.5),
+        min_separation=0,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that nothing was found is an answer, not a fault
+        found = finder(work, mask=bad)
+    if found is None:
         return _no_sources()
-    peaks = find_peaks(coarse, cut, box_size=5, n_peaks=most)
-    if peaks is None:
-        return _no_sources()
-    x, y = (np.asarray(peaks[k], float) * binning + (binning - 1) / 2 for k in ("x_peak", "y_peak"))
-    return _measured(work, x, y, radius)
+    return _measured(work, np.asarray(found["x_centroid"]), np.asarray(found["y_centroid"]), radius)
+
+
+def _level(area: np.ndarray) -> float:
+    """Median of every tenth row and column or so."""
+    rows, columns = area.shape
+    return float(np.median(area[:: max(1, rows // 200), :: max(1, columns // 200)]))
+
+
+def _binned(area: np.ndarray, binning: int) -> np.ndarray:
+    """Means of `binning` x `binning` pixels, float32."""
+    rows, columns = (size // binning for size in area.shape)
+    kind = np.uint32 if area.dtype.kind == "u" else np.float64
+    summed = area[: rows * binning, : columns * binning].reshape(rows, binning, -1).sum(axis=1, dtype=kind)
+    total = sum(summed[:, k::binning] for k in range(1, binning)) + summed[:, ::binning]
+    return total.astype(np.float32) / np.float32(binning**2)
+
+
+def _local_maxima(image: np.ndarray, cut: float, most: int, reach: int = 2) -> tuple[np.ndarray, np.ndarray]:
+    """(rows, columns) of the pixels above `cut` that are highest within `reach`, the highest `most`."""
+    above = np.argwhere(image > cut)
+    if len(above) > 50_000:  # a lit frame: only its highest pixels could be told from each other
+        above = above[np.argsort(-image[tuple(above.T)], kind="stable")[:50_000]]
+    wide = np.pad(image, reach, constant_values=-np.inf)
+    window = np.arange(2 * reach + 1)
+    around = wide[above[:, 0, None, None] + window[:, None], above[:, 1, None, None] + window[None, :]]
+    value = image[tuple(above.T)]
+    top = above[value >= around.max(axis=(1, 2))] if len(above) else above
+    order = np.argsort(-image[tuple(top.T)], kind="stable")[:most]
+    return top[order, 0], top[order, 1]
 
 
 def _no_sources() -> Sources:
     return Sources(*(np.zeros(0) for _ in Sources.__dataclass_fields__))
 
 
-def _measured(work: np.ndarray, x: np.ndarray, y: np.ndarray, radius: int) -> Sources:
+def _measured(area: np.ndarray, x: np.ndarray, y: np.ndarray, radius: int) -> Sources:
     """Centroids and second moments of the light about each position, level beside it taken off."""
     from calcamp.analysis.spots import cut_stamps
 
-    stamps, corners, _ = cut_stamps(work, x, y, radius)
+    if not len(x):
+        return _no_sources()
+    stamps, corners, _ = cut_stamps(area, x, y, radius)
     side = stamps.shape[1]
     at = np.arange(side, dtype=float)
     distance = np.hypot(at[:, None] - radius, at[None, :] - radius)

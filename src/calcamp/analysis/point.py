@@ -184,7 +184,10 @@ def _extra_scatter(design: np.ndarray, data: np.ndarray, err: np.ndarray) -> flo
         return 0.0
 
     def excess(tau: float) -> float:
-        return fit_linear(design, data, np.hypot(err, tau), sigma=None).chi2 - dof
+        sigma = np.hypot(err, tau)
+        x, y = design / sigma[:, None], data / sigma
+        rest = y - x @ np.linalg.solve(x.T @ x, x.T @ y)
+        return float(rest @ rest) - dof
 
     if excess(0.0) <= 0:
         return 0.0

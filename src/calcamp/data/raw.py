@@ -134,6 +134,59 @@ def read_raw(path: Path | str, detector: Detector | None = None, verify: bool = 
             raise RawError("unreadable", f"cannot be read ({error.strerror})", path) from error
 
 
+def open_raw(path: Path | str, detector: Detector) -> Raw:
+    """A frame of which only parts are wanted: ``data[rows, columns]`` reads those rows alone.
+
+    For spots: twenty stamps are a fifth of a frame's bytes, and most of the time goes into the rest. Size and
+    shape are checked, checksums are not (they need all pixels; the check of the test reads them). Compressed
+    files are read as a whole.
+
+    Raises
+    ------
+    RawError : as `read_raw`, also later, when a part cannot be read.
+    """
+    path = Path(path)
+    with _opened(path) as handle:
+        try:
+            if not handle.compressed:
+                hdu = _image_hdu(scan(handle.read_at, handle.size), detector)
+                if not hdu.is_compressed_image:
+                    return Raw(Parts(path, hdu.axes[::-1], hdu.data_offset), hdu.header, path)
+        except (FitsError, RawError) as error:
+            raise RawError(error.kind, error.text, path) from error
+        except OSError as error:
+            raise RawError("unreadable", f"cannot be read ({error.strerror})", path) from error
+    return read_raw(path, detector)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Pixels of an uncompressed frame, read when they are asked for: ``parts[slice rows, slice columns]``."""
+
+    path: Path
+    shape: tuple[int, int]
+    offset: int
+
+    def __getitem__(self, key: tuple[slice, slice]) -> np.ndarray:
+        import numpy as np
+
+        rows, columns = (range(*part.indices(size)) for part, size in zip(key, self.shape, strict=True))
+        if rows.step != 1:
+            raise ValueError("rows are read one after the other")
+        if not (rows and columns):
+            return np.empty((len(rows), len(columns)), np.uint16)
+        band = np.empty((len(rows), self.shape[1]), ">u2")
+        with _opened(self.path) as handle:
+            try:
+                handle.read_into(self.offset + 2 * self.shape[1] * rows.start, memoryview(band).cast("B"))
+            except FitsError as error:
+                raise RawError(error.kind, error.text, self.path) from error
+            except OSError as error:
+                raise RawError("unreadable", f"cannot be read ({error.strerror})", self.path) from error
+        # see `_read_pixels` on the top bit
+        return np.bitwise_xor(band[:, key[1]], np.uint16(0x8000), dtype=np.uint16)
+
+
 def check_raw(path: Path | str, detector: Detector | None = None) -> dict:
     """Header of a frame after checking size and shape; no pixel is read, except to unpack gzip.
 

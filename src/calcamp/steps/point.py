@@ -69,16 +69,18 @@ def pattern_of(ctx: runner.Context) -> dict[str, tuple[float, float]] | None:
     return None if pattern is None else {name: tuple(xy) for name, xy in pattern[str(ctx.ccd)].items()}
 
 
-def _sources(ctx: runner.Context, data, bad) -> dict:
+def _sources(ctx: runner.Context, data, bad, thorough: bool = False) -> dict:
     """Sources of a frame: phys and CCD positions, what they look like, likeliest stars first."""
     import numpy as np
 
-    from calcamp.analysis.lock import find_sources, star_like
+    from calcamp.analysis.lock import find_sources, find_sources_again, star_like
+
+    look = find_sources_again if thorough else find_sources
 
     o, parts = ctx.options, []
     for quadrant in QUADRANTS:
         rows, columns = image_area(ctx.detector, quadrant)
-        found = find_sources(
+        found = look(
             data[rows, columns],
             None if bad is None else bad[rows, columns],
             threshold=o["threshold"],
@@ -157,38 +159,48 @@ def _tolerances(ctx: runner.Context):
 
 def _lock_on(ctx: runner.Context, pattern: dict, bad) -> dict | None:
     """Best lock of the candidate frames: {obsid, lock, sources}; None when no frame can be read."""
-    import numpy as np
-
-    from calcamp.analysis import lock as stars
-    from calcamp.data.raw import RawError
-
-    places = np.array(list(pattern.values()), float)
+    candidates = _candidates(ctx)
     best = None
-    for exposure in _candidates(ctx):
-        try:
-            raw = ctx.read(exposure)
-        except RawError:
-            continue  # the check reports it
-        sources = _sources(ctx, raw.data, bad)
-        likely = sources["star"]
-        positions = np.stack([sources["x_phys"], sources["y_phys"]], axis=1)[likely]
-        made = stars.lock(
-            places,
-            positions,
-            centre_of(ctx.detector),
-            lambda p: on_silicon(ctx.detector, p),
-            _tolerances(ctx),
-        )
-        if best is None or (made.ok, made.matched) > (best["lock"].ok, best["lock"].matched):
-            best = {"obsid": exposure.obsid, "lock": made, "sources": sources}
+    # Quick looks first; only where they leave a star missing are the frames searched thoroughly.
+    for exposure, thorough in [(e, False) for e in candidates] + [(e, True) for e in candidates[:1]]:
+        made = _try_frame(ctx, exposure, pattern, bad, thorough)
+        if made is not None and (best is None or _rank(made) > _rank(best)):
+            best = made
         # A star that a cosmic ray hides in one frame is there in the next.
-        if best["lock"].ok and best["lock"].missing == 0:
+        if best is not None and best["lock"].ok and best["lock"].missing == 0:
             break
     if best is None:
         ctx.flag("STARS_MISSING", "no frame to lock on can be read")
     elif not _is_judged(ctx, best["lock"]):
         ctx.flag("STARS_MISSING", best["lock"].reason, obsid=best["obsid"])
     return best
+
+
+def _rank(found: dict) -> tuple:
+    return found["lock"].ok, found["lock"].matched
+
+
+def _try_frame(ctx: runner.Context, exposure, pattern: dict, bad, thorough: bool) -> dict | None:
+    """Lock on one frame; None when it cannot be read."""
+    import numpy as np
+
+    from calcamp.analysis import lock as stars
+    from calcamp.data.raw import RawError
+
+    try:
+        raw = ctx.read(exposure)
+    except RawError:
+        return None  # the check reports it
+    sources = _sources(ctx, raw.data, bad, thorough)
+    positions = np.stack([sources["x_phys"], sources["y_phys"]], axis=1)[sources["star"]]
+    made = stars.lock(
+        np.array(list(pattern.values()), float),
+        positions,
+        centre_of(ctx.detector),
+        lambda p: on_silicon(ctx.detector, p),
+        _tolerances(ctx),
+    )
+    return {"obsid": exposure.obsid, "lock": made, "sources": sources}
 
 
 def _all(value, names: str) -> dict:
@@ -336,11 +348,11 @@ def _look(ctx: runner.Context, stars: list[dict], bad) -> list[dict]:
     gains = ctx.gains()
     for number, exposure in enumerate(ctx.exposures, 1):
         try:
-            raw = ctx.read(exposure)
+            if known:
+                raw = ctx.read(exposure, whole=False)
+                rows += _look_at(ctx, exposure, raw.data, known, bad, gains)
         except RawError:
             continue  # the check reports it
-        if known:
-            rows += _look_at(ctx, exposure, raw.data, known, bad, gains)
         ctx.progress(number, len(ctx.exposures))
     ctx.current = None
     return rows
@@ -509,7 +521,7 @@ def _frame(ctx: runner.Context, exposure, bad, scans):
     from calcamp.detector.dq import BADMASK
 
     if _is_raw(ctx):
-        data = ctx.read(exposure).data
+        data = ctx.read(exposure, whole=False).data
         known = {}
         for quadrant in QUADRANTS:
             row = scans.get((exposure.obsid, quadrant)) or {}

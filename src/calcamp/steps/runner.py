@@ -135,12 +135,14 @@ class Context:
         out = self.selection()
         return [e for e in self.exposures if any((e.obsid, q) not in out for q in QUADRANTS)]
 
-    def read(self, exposure: Exposure, ccd: int | None = None):
+    def read(self, exposure: Exposure, ccd: int | None = None, whole: bool = True):
         """Raw frame of `exposure`: `calcamp.data.raw.Raw` (data uint16, stored orientation; header).
+
+        Without `whole`, only the parts that are sliced from its data are read (`calcamp.data.raw.open_raw`).
 
         Raises `calcamp.data.raw.RawError` when the file is missing, truncated or of another shape.
         """
-        from calcamp.data.raw import RawError, find_raw, read_raw
+        from calcamp.data.raw import RawError, find_raw, open_raw, read_raw
 
         ccd = self.ccd if ccd is None else ccd
         self.current = exposure.obsid
@@ -150,7 +152,7 @@ class Context:
         path = exposure.folder / known["name"]
         if not path.is_file():
             path = find_raw(exposure.folder, Path(known["name"]).name.split(".fits")[0]) or path
-        return read_raw(path, self.detector)
+        return read_raw(path, self.detector) if whole else open_raw(path, self.detector)
 
     def product(self, kind: str) -> dict | None:
         """The calibration product of a kind named for this test, None when none is."""
