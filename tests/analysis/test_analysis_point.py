@@ -259,7 +259,8 @@ def test_four_waves_see_5e_6():
     for _ in range(4):
         made = crosstalk.fit_victim(exposures(rng, c), 4, own_of(4))
         waves.append((made.coefficient, made.err))
-    mean, err, chi2 = crosstalk.combine(waves)
+    together = crosstalk.combine(waves)
+    mean, err, chi2 = together.coefficient, together.err, together.chi2
     others = [s for s in range(12) if s != 4]
     assert np.median(err[others]) < 1.5 * 1.1e-6
     assert mean[2] / err[2] > 3

@@ -49,15 +49,28 @@ def test_flux_of_the_flat_source_is_the_mean_of_the_channels():
     assert "flat" in entry["what"]
 
 
-def test_pattern_that_moved():
-    cells = [
-        {"check": "lock_shift", "ccd": 1, "value": 55.0},
-        {"check": "lock_shift", "ccd": 2, "value": 3.0},
+def shift(ccd, x, y, err=0.05):
+    return [
+        {"quantity": f"lock_shift_{axis}", "ccd": ccd, "value": value, "err": err}
+        for axis, value in (("x", x), ("y", y))
     ]
-    (entry,) = proposals(ROOT, {"FOCUS00_800": verdict(compliance=cells)}, {})
-    assert "CCD1 55 px" in entry["change"]
-    assert "CCD2" not in entry["change"]
-    assert lines([entry])
+
+
+def test_pattern_that_moved():
+    (entry,) = proposals(ROOT, {"FOCUS00_800": verdict(*shift(1, 55.0, -3.0), *shift(2, 1.0, 2.0))}, {})
+    assert entry["needed"] is True
+    assert abs(entry["found"] - 55.08) < 0.01
+    assert entry["err"] == 0.05
+    assert "CCD1 x 55.00" in entry["change"]
+    assert "CCD2 x 1.00" in entry["change"]
+    assert entry["command"] == "calcamp chamber set-pattern B_NOSTROMO results/D11/FOCUS00_800"
+    assert entry["command"] in lines([entry])[0]
+
+
+def test_pattern_that_stayed():
+    (entry,) = proposals(ROOT, {"FOCUS00_800": verdict(*shift(1, 5.0, -3.0))}, {})
+    assert entry["needed"] is False
+    assert "no change" in lines([entry])[0]
 
 
 def test_what_was_not_measured_proposes_nothing():

@@ -16,6 +16,7 @@ from calcamp.analysis.statistics import about
 
 NAN = float("nan")
 CHANNELS = tuple(f"{ccd}{quadrant}" for ccd in (1, 2, 3) for quadrant in "EFGH")
+FULL_SCALE = 65536  # ADU
 
 
 def cut_patches(quadrant: np.ndarray, rows: np.ndarray, columns: np.ndarray, radius: int) -> np.ndarray:
@@ -367,18 +368,70 @@ def summarise_victim(coefficient: np.ndarray, err: np.ndarray, significance: flo
     return VictimSummary(*part(0), *part(1), seen)
 
 
-def combine(matrices: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(mean, error, chi2) of matrices of several wavelengths, weighted by their errors.
+def pair_strength(coefficient: float, err: float) -> dict[str, float]:
+    """What a coefficient means: significance, upper 95 % bound of its size, effect of a source at full scale (ADU)."""
+    known = math.isfinite(coefficient) and err > 0
+    return {
+        "significance": abs(coefficient) / err if known else NAN,
+        "upper95": abs(coefficient) + 1.645 * err if known else NAN,
+        "full_scale": FULL_SCALE * coefficient if known else NAN,
+        "full_scale_err": FULL_SCALE * err if known else NAN,
+    }
 
-    Electronic cross-talk does not know the colour: a chi2 well above the number of matrices less one means
+
+def victim_rows(coefficient: np.ndarray, err: np.ndarray, significance: float = 3.0) -> list[dict]:
+    """One row per victim, from matrices [source, victim] (12, 12): its two largest coefficients and their bounds."""
+    rows = []
+    for v, victim in enumerate(CHANNELS):
+        summary = summarise_victim(coefficient[:, v], err[:, v], significance)
+        rows.append(
+            {
+                "ccd": int(victim[0]),
+                "quadrant": victim[1],
+                **{name: getattr(summary, name) for name in summary.__dataclass_fields__},
+                "flag": "" if math.isfinite(summary.largest) else "not measured",
+            }
+        )
+    return rows
+
+
+@dataclass(frozen=True, eq=False)
+class Combined:
+    """Coefficients of several measurements together, arrays like theirs."""
+
+    coefficient: np.ndarray = field(metadata=about("1", "weighted mean"))
+    err: np.ndarray = field(metadata=about("1", ""))
+    chi2: np.ndarray = field(metadata=about("1", "of the measurements about the mean"))
+    n: np.ndarray = field(metadata=about("1", "measurements"))
+
+
+def combine(matrices: list[tuple[np.ndarray, np.ndarray]]) -> Combined:
+    """Mean of coefficients of several wavelengths, weighted by their errors.
+
+    Electronic cross-talk does not know the colour: a chi2 well above the number of measurements less one means
     that what was seen is light, not electronics.
+
+    Parameters
+    ----------
+    matrices : (coefficient, error) of each, of one shape; NaN where not measured.
     """
     values = np.array([m[0] for m in matrices], float)
-    weight = 1.0 / np.square(np.array([m[1] for m in matrices], float))
-    weight = np.where(np.isfinite(values) & np.isfinite(weight), weight, 0.0)
-    total = weight.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
+        weight = 1.0 / np.square(np.array([m[1] for m in matrices], float))
+        weight = np.where(np.isfinite(values) & np.isfinite(weight), weight, 0.0)
+        total = weight.sum(axis=0)
         mean = np.where(total > 0, (weight * np.nan_to_num(values)).sum(axis=0) / total, NAN)
         err = np.where(total > 0, 1.0 / np.sqrt(total), NAN)
         chi2 = (weight * np.square(np.nan_to_num(values) - np.nan_to_num(mean))).sum(axis=0)
-    return mean, err, np.where(total > 0, chi2, NAN)
+    return Combined(mean, err, np.where(total > 0, chi2, NAN), (weight > 0).sum(axis=0))
+
+
+#: 99.99 % points of chi2 for 1, 2, ... degrees of freedom: one chance in a hundred among 132 pairs.
+_CHI2_LIMITS = (15.14, 18.42, 21.11, 23.51, 25.74, 27.86, 29.88, 31.83)
+
+
+def differing(combined: Combined) -> np.ndarray:
+    """Which coefficients differ between the measurements by more than chance."""
+    limits = np.array((np.inf, *_CHI2_LIMITS))
+    dof = np.clip(combined.n - 1, 0, len(_CHI2_LIMITS))
+    return np.nan_to_num(combined.chi2) > limits[dof]

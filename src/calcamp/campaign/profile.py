@@ -1,4 +1,4 @@
-"""Changing a chamber profile: focus and saturation times, with history, source, and a way back.
+"""Changing a chamber profile: focus, saturation times and spot pattern, with history, source, and a way back.
 
 Only the workspace's copy of a profile is written, never the one that comes with calcamp. A change is one
 entry of the profile's ``history``; what it changed stands there in words that `undo` reads again.
@@ -18,14 +18,14 @@ from calcamp.campaign import scripts as writer
 from calcamp.campaign.core import find_test
 from calcamp.campaign.workspace import of as workspace_of
 from calcamp.config import lookup
-from calcamp.config.yamlfile import edit_yaml
-from calcamp.data.files import InputError, read_json
+from calcamp.config.yamlfile import dump_yaml, edit_yaml
+from calcamp.data.files import InputError, read_json, write_atomic
 from calcamp.paths import packaged_config
 
 #: A change beyond these is refused unless it is forced: it is more likely a slip.
 MAX_FOCUS_STEP_MM = 2.0
 MAX_FLUX_RATIO = 2.0
-_CHANGE = re.compile(r"(\w+(?:\.\w+)+) ([-+0-9.eE]+) -> ([-+0-9.eE]+)")
+_CHANGE = re.compile(r"(\w+(?:\.\w+)+) ([-+0-9.eE]+) -> ([-+0-9.eE]+)|(pattern) ([\w.-]+) -> ([\w.-]+)")
 _UNDO = "undo: "
 
 
@@ -45,11 +45,18 @@ class Change:
     """What was changed in a profile: path of the key → (old, new)."""
 
     file: Path
-    values: dict[tuple, tuple[float, float]]
+    values: dict[tuple, tuple[float | str, float | str]]
     source: str
 
     def lines(self) -> list[str]:
-        return [f"{'.'.join(map(str, key))}: {old:g} -> {new:g}" for key, (old, new) in self.values.items()]
+        return [
+            f"{'.'.join(map(str, key))}: {_told(old)} -> {_told(new)}"
+            for key, (old, new) in self.values.items()
+        ]
+
+
+def _told(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 # ---- new values ----------------------------------------------------------------------------------
@@ -73,21 +80,8 @@ def measured(result: str, quantity: str, handles: Sequence[str], unit: str) -> M
 
 
 def _from_verdict(path: Path, quantity: str, handles: Sequence[str], unit: str) -> Measured:
-    path = path / "verdict.json" if path.is_dir() else path
-    if not path.is_file():
-        raise InputError(
-            "no such result", file=path, expected=f"a number of {unit}, a verdict.json or its folder"
-        )
-    verdict = read_json(path)
-    if not isinstance(verdict, Mapping) or not isinstance(verdict.get("headline"), list):
-        raise InputError("is not a verdict of calcamp", file=path, expected="verdict.json")
-    name = str(verdict.get("test"))
-    if find_test(name.split(".")[0]).handle not in handles:
-        raise InputError(f"is a result of {name}", file=path, where="test", expected=" or ".join(handles))
-    if verdict.get("status") != "complete":
-        raise InputError(
-            f"the test is {verdict.get('status')}", file=path, where="status", expected="complete"
-        )
+    path, verdict = _verdict(path, handles, f"a number of {unit}, a verdict.json or its folder")
+    name = str(verdict["test"])
     entries = [e for e in verdict["headline"] if e.get("quantity") == quantity and e.get("value") is not None]
     if not entries:
         raise InputError(
@@ -103,11 +97,86 @@ def _from_verdict(path: Path, quantity: str, handles: Sequence[str], unit: str) 
     return Measured(value, err, told, verdict.get("chamber"), name)
 
 
+def _verdict(path: Path, handles: Sequence[str], expected: str) -> tuple[Path, Mapping]:
+    """(path of verdict.json, its content) of a complete test of one of the `handles`."""
+    path = path / "verdict.json" if path.is_dir() else path
+    if not path.is_file():
+        raise InputError("no such result", file=path, expected=expected)
+    verdict = read_json(path)
+    if not isinstance(verdict, Mapping) or not isinstance(verdict.get("headline"), list):
+        raise InputError("is not a verdict of calcamp", file=path, expected="verdict.json")
+    name = str(verdict.get("test"))
+    if find_test(name.split(".")[0]).handle not in handles:
+        raise InputError(f"is a result of {name}", file=path, where="test", expected=" or ".join(handles))
+    if verdict.get("status") != "complete":
+        raise InputError(
+            f"the test is {verdict.get('status')}", file=path, where="status", expected="complete"
+        )
+    return path, verdict
+
+
 def _mean(entries: Sequence[Mapping]) -> tuple[float, float | None]:
     values = [float(e["value"]) for e in entries]
     errors = [e.get("err") for e in entries]
     err = None if None in errors else math.sqrt(sum(float(e) ** 2 for e in errors)) / len(errors)
     return sum(values) / len(values), err
+
+
+@dataclass(frozen=True)
+class FoundPattern:
+    """Places of the point sources as a star lock found them."""
+
+    positions: dict[
+        int, dict[str, tuple[float, float]]
+    ]  # px, silicon of the full-size CCD, by CCD and source
+    missing: tuple[str, ...]  # sources that were not seen, such as 1EA: where the transform puts them
+    source: Measured
+
+
+#: Tests that lock on the point sources.
+LOCKED = ("FOCUS00", "PSFLUX00", "PSF01", "PSF02")
+
+
+def found_pattern(folder: Path) -> FoundPattern:
+    """The pattern that a test's star lock found.
+
+    Parameters
+    ----------
+    folder : results folder of the test, or its verdict.json
+
+    Raises
+    ------
+    InputError : no such result, another test, or a CCD without a lock.
+    """
+    from calcamp.config.chamber import Pattern
+    from calcamp.data.tables import table_rows
+    from calcamp.detector.geometry import CCDS, Detector
+
+    path, verdict = _verdict(folder, LOCKED, "a verdict.json or its folder")
+    table = path.parent / "tables" / "stars.ecsv"
+    if not table.is_file():
+        raise InputError("the test has no table of its stars", file=table, remedy="Run its sub-task lock.")
+    rows = table_rows(table)
+    positions: dict[int, dict] = {ccd: {} for ccd in CCDS}
+    missing = []
+    for row in rows:
+        name = f"{row['quadrant']}{row['spot']}"
+        seen = row["x_phys"] is not None
+        xy = (row["x_phys"], row["y_phys"]) if seen else (row["x_expected"], row["y_expected"])
+        if None in xy:
+            raise InputError(f"CCD{row['ccd']} has no star lock", file=table, remedy="See the test's report.")
+        positions[row["ccd"]][name] = xy
+        if not seen:
+            missing.append(f"{row['ccd']}{name}")
+    record = path.parent / "ccd1" / "lock" / "lock.json"
+    detector = Detector.from_dict(read_json(record)["job"]["detector"])
+    shift = math.fsum(
+        math.hypot(r["x_expected"] - r["x_nominal"], r["y_expected"] - r["y_nominal"]) for r in rows
+    ) / max(len(rows), 1)
+    told = f"{verdict['test']} of session {verdict.get('session')}, {len(rows) - len(missing)} of {len(rows)} stars"
+    told += f", moved by {shift:.1f} px on average"
+    source = Measured(shift, None, told, verdict.get("chamber"), str(verdict["test"]))
+    return FoundPattern(Pattern.from_detector(positions, detector), tuple(missing), source)
 
 
 # ---- the file to be edited -----------------------------------------------------------------------
@@ -173,6 +242,70 @@ def set_flux(
     return _apply(name, here, {("saturation_time", source, wavelength): new.value}, new, who, reason)
 
 
+def set_pattern(
+    name: str,
+    found: FoundPattern,
+    here: Path,
+    *,
+    pattern: str,
+    allow_missing: bool = False,
+    who="",
+    reason="",
+    force=False,
+) -> Change:
+    """Make the found places the chamber's pattern: a new pattern file, named in the profile.
+
+    The former pattern's file stays, and `undo` names it again.
+
+    Parameters
+    ----------
+    pattern : name of the new pattern
+    allow_missing : take it although stars were not seen; theirs are the places where the transform puts them
+    """
+    chamber = lookup.load_chamber(name, here)
+    _refuse_other_chamber(chamber, found.source, force)
+    if found.missing and not allow_missing:
+        raise InputError(
+            f"{len(found.missing)} stars were not seen: {', '.join(found.missing)}",
+            expected="all 60",
+            remedy="With --allow-missing theirs are the places where the transform of the others puts them.",
+        )
+    if not isinstance(chamber.pattern, str):
+        raise InputError(
+            "the profile names no pattern file",
+            file=chamber.file,
+            where="pattern",
+            remedy="Put its positions into config/chambers/patterns/<name>.yaml and name that.",
+        )
+    path = editable(name, here)
+    target = path.parent / "patterns" / f"{pattern}.yaml"
+    if target.exists() or pattern == chamber.pattern:
+        raise InputError("there is such a pattern already", file=target, remedy="Give another --name.")
+    source = "; ".join(part for part in (found.source.source, reason) if part)
+    entry = _entry(f"positions found, after pattern {chamber.pattern}", source, who)
+    if found.missing:
+        entry["what"] += f"; not seen, placed by the transform: {', '.join(found.missing)}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(target, _pattern_text(pattern, found.positions, entry))
+    values = {("pattern",): (chamber.pattern, pattern)}
+    _write(path, chamber, {("pattern",): pattern}, f"pattern {chamber.pattern} -> {pattern}", source, who)
+    return Change(path, values, source)
+
+
+def _pattern_text(name: str, positions: Mapping, entry: Mapping[str, str]) -> str:
+    """A pattern file, laid out like those that come with calcamp."""
+    lines = [
+        "# Positions of the point sources, found by a star lock and saved with calcamp chamber set-pattern.",
+        f"pattern: {name}",
+        "frame: phys  # silicon, 0-based pixels, injection rows included",
+        "positions:",
+    ]
+    for ccd, spots in sorted(positions.items()):
+        lines.append(f"  {ccd}:")
+        lines += [f"    {spot}: [{x:.2f}, {y:.2f}]" for spot, (x, y) in sorted(spots.items())]
+    return "\n".join(lines) + "\n" + dump_yaml({"history": [dict(entry)]})
+
+
 def _refuse_other_chamber(chamber, new: Measured, force: bool) -> None:
     if new.chamber is not None and new.chamber != chamber.chamber and not force:
         raise InputError(
@@ -198,21 +331,24 @@ def _apply(name: str, here: Path, values: dict, new: Measured, who: str, reason:
     return Change(path, changes, source)
 
 
-def _present(chamber, key: tuple) -> float:
+def _present(chamber, key: tuple) -> float | str:
+    if key == ("pattern",):
+        return chamber.pattern if isinstance(chamber.pattern, str) else ""
     if key[0] == "mirror":
         return float(chamber.mirror[key[1]])
     return float(getattr(chamber.saturation_time, key[1])[key[2]])
 
 
 def _write(path: Path, chamber, values: dict, what: str, source: str, who: str) -> None:
-    entry = {
-        "when": f"{writer.now():%Y-%m-%d %H:%M:%S}",
-        "who": who or _user(),
-        "what": what,
-        "source": source,
-    }
+    entry = _entry(what, source, who)
     history = ("history", len(chamber.history)) if chamber.history else ("history",)
     edit_yaml(path, {**values, history: entry if chamber.history else [entry]})
+
+
+def _entry(what: str, source: str, who: str) -> dict[str, str]:
+    """One entry of a history."""
+    when = f"{writer.now():%Y-%m-%d %H:%M:%S}"
+    return {"when": when, "who": who or _user(), "what": what, "source": source}
 
 
 def _user() -> str:
@@ -243,22 +379,28 @@ def undo(name: str, here: Path, who: str = "", reason: str = "") -> Change:
         raise InputError("its history holds no change to take back", file=path)
     last = standing[-1]
     changes = {}
-    for key_text, old, new in _CHANGE.findall(last.what):
+    for key_text, old, new in map(_change_of, _CHANGE.findall(last.what)):
         key = tuple(int(part) if part.isdigit() else part for part in key_text.split("."))
-        if _present(chamber, key) != float(new):
+        if _present(chamber, key) != new:
             raise InputError(
-                f"{key_text} is {_present(chamber, key):g}, not {float(new):g} as that change left it",
+                f"{key_text} is {_told(_present(chamber, key))}, not {_told(new)} as that change left it",
                 file=path,
                 remedy="It was edited by hand since: edit it by hand.",
             )
-        changes[key] = (float(new), float(old))
+        changes[key] = (new, old)
     editable(str(path), here)  # refuses a profile that comes with calcamp
-    what = _UNDO + ", ".join(f"{'.'.join(map(str, k))} {a!r} -> {b!r}" for k, (a, b) in changes.items())
+    what = _UNDO + ", ".join(f"{'.'.join(map(str, k))} {a} -> {b}" for k, (a, b) in changes.items())
     source = "; ".join(
         part for part in (f"taken back: change of {last.when} ({last.source})", reason) if part
     )
     _write(path, chamber, {key: back for key, (_, back) in changes.items()}, what, source, who)
     return Change(path, changes, source)
+
+
+def _change_of(found: tuple[str, ...]) -> tuple[str, float | str, float | str]:
+    """(key, old, new) of a match of `_CHANGE`."""
+    key, old, new, *words = found
+    return (key, float(old), float(new)) if key else tuple(words)
 
 
 # ---- showing -------------------------------------------------------------------------------------

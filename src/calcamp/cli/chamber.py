@@ -10,12 +10,13 @@ import typer
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
-    help="""Show or change a chamber profile: exposure times and focus, with history and a way back.
+    help="""Show or change a chamber profile: exposure times, focus, spot pattern, with history and a way back.
 
     \b
     Example:  calcamp chamber show B_NOSTROMO
               calcamp chamber set-focus B_NOSTROMO results_atCALDATA/D00/FOCUS00_800
               calcamp chamber set-flux B_NOSTROMO results_atCALDATA/D11/FLATFLUX00_800
+              calcamp chamber set-pattern B_NOSTROMO results_atCALDATA/D00/FOCUS00_800
               calcamp chamber undo B_NOSTROMO
     """,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -151,6 +152,66 @@ def set_flux(
         raise InputError("the wavelength is not given", where="--wavelength", expected="nm, such as 800")
     made = profile.set_flux(
         name, new, Path.cwd(), source=source, wavelength=wavelength, who=who, reason=reason, force=force
+    )
+    _tell(made)
+
+
+@app.command("set-pattern")
+def set_pattern(
+    name: Name,
+    result: Annotated[
+        Path,
+        typer.Argument(
+            help="Result of a test with a star lock: FOCUS00, PSFLUX00, PSF01, PSF02 (folder or verdict.json).",
+            show_default=False,
+        ),
+    ],
+    pattern: Annotated[
+        str,
+        typer.Option(
+            "--name", help="Name of the new pattern; by default profile_session_test.", show_default=False
+        ),
+    ] = "",
+    allow_missing: Annotated[
+        bool,
+        typer.Option("--allow-missing", help="Although stars were not seen: the transform places them."),
+    ] = False,
+    who: Who = "",
+    reason: Reason = "",
+    force: Force = False,
+):
+    """Make the places that a star lock found the chamber's spot pattern.
+
+    The new pattern gets a file of its own, with its history; the former one stays, and undo names it again.
+
+    \b
+    Example:  calcamp chamber set-pattern B_NOSTROMO results_atCALDATA/D00/FOCUS00_800
+    """
+    import re
+
+    from calcamp.campaign import profile
+    from calcamp.config.lookup import load_chamber
+    from calcamp.config.shape import NAME_PATTERN
+    from calcamp.data.files import InputError
+
+    found = profile.found_pattern(result)
+    folder = result if result.is_dir() else result.parent
+    chosen = (
+        pattern or f"{load_chamber(name, Path.cwd()).chamber}_{folder.resolve().parent.name}_{folder.name}"
+    )
+    if not re.fullmatch(NAME_PATTERN, chosen):
+        raise InputError(
+            f"{chosen!r} is no name", where="--name", expected="letters, digits, _ . -, at most 64"
+        )
+    made = profile.set_pattern(
+        name,
+        found,
+        Path.cwd(),
+        pattern=chosen,
+        allow_missing=allow_missing,
+        who=who,
+        reason=reason,
+        force=force,
     )
     _tell(made)
 

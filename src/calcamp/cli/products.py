@@ -98,31 +98,19 @@ def promote(
 
     Example:  calcamp products promote results_atCALDATA/D11/BIAS01 --kind bias
     """
-    import shutil
-    from datetime import datetime
-
     from calcamp.config.lookup import load_block
     from calcamp.config.yamlfile import edit_yaml
-    from calcamp.data.files import InputError, read_json, sha256
-    from calcamp.data.products import check_serial, kind_of, product_info
+    from calcamp.data.files import InputError
+    from calcamp.data.products import check_serial, kind_of
 
     name = kind_of(kind).name
+    verdict = _verdict(test)
     verdict_path = test / "verdict.json"
-    if not verdict_path.is_file():
-        raise InputError(
-            "no verdict.json", file=test, expected="the results folder of a test that was judged"
-        )
-    verdict = read_json(verdict_path)
-    made = [p for p in verdict["products"] if p["kind"] == name]
+    made = _made(test, verdict, name)
     if wavelength is not None:
         made = [p for p in made if p.get("wavelength") in (None, wavelength)]
     if not made:
-        kinds = sorted({p["kind"] for p in verdict["products"]})
-        raise InputError(
-            f"{verdict['test']} made no {name} product",
-            file=verdict_path,
-            expected=", ".join(kinds) or "none at all",
-        )
+        raise InputError(f"{verdict['test']} made no {name} product at {wavelength} nm", file=verdict_path)
     block_path = _workspace_block(block or verdict["block"], Path.cwd())
     used = load_block(str(block_path), Path.cwd())
     if verdict["status"] == "failed":
@@ -133,27 +121,14 @@ def promote(
     # Everything is checked before anything is written.
     for product in made:
         path = test / product["file"]
-        info = product_info(name, path)
-        if product.get("sha256") and info.sha256 != product["sha256"]:
-            raise InputError(
-                "the product changed since it was made", file=path, remedy="run the session again"
-            )
+        info = _unchanged(name, path, product)
         ccd = info.ccd or product.get("ccd")
         if ccd:
             check_serial(info.serial, used.serials[f"ccd{ccd}"], path, name, ccd)
     folder = (Path.cwd() / into / name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     for product in made:
-        source = test / product["file"]
-        target = folder / source.name
-        if target.is_file() and sha256(target) != sha256(source):
-            stamp = datetime.fromtimestamp(target.stat().st_mtime).strftime("%Y%m%d_%H%M%S")
-            kept = target.with_name(f"{target.stem}_{stamp}{target.suffix}")
-            target.rename(kept)
-            lines.append(f"kept the former one as {kept.name}")
-        part = target.with_name(f"{target.name}.part")
-        shutil.copy2(source, part)
-        part.replace(target)
+        target = _place(test / product["file"], folder, lines)
         relative = _relative(target, block_path.parent)
         key: list = ["products", name]
         if product.get("wavelength") is not None:
@@ -168,6 +143,101 @@ def promote(
     if verdict["verdict"] == "fail":
         flags = ", ".join(sorted({f["name"] for f in verdict["flags"]}))
         print(f"note: {verdict['test']} did not pass ({flags})", file=sys.stderr)
+
+
+def _verdict(test: Path) -> dict:
+    from calcamp.data.files import InputError, read_json
+
+    path = test / "verdict.json"
+    if not path.is_file():
+        raise InputError(
+            "no verdict.json", file=test, expected="the results folder of a test that was judged"
+        )
+    return read_json(path)
+
+
+def _made(test: Path, verdict: dict, kind: str) -> list[dict]:
+    """Products of a kind that a test made."""
+    from calcamp.data.files import InputError
+
+    made = [p for p in verdict["products"] if p["kind"] == kind]
+    if not made:
+        kinds = sorted({p["kind"] for p in verdict["products"]})
+        raise InputError(
+            f"{verdict['test']} made no {kind} product",
+            file=test / "verdict.json",
+            expected=", ".join(kinds) or "none at all",
+        )
+    return made
+
+
+def _unchanged(kind: str, path: Path, product: dict):
+    """Identity of a product that is still what its test made."""
+    from calcamp.data.files import InputError
+    from calcamp.data.products import product_info
+
+    info = product_info(kind, path)
+    if product.get("sha256") and info.sha256 != product["sha256"]:
+        raise InputError("the product changed since it was made", file=path, remedy="run the session again")
+    return info
+
+
+def _place(source: Path, folder: Path, lines: list[str]) -> Path:
+    """Copy a product into `folder`; a former one of its name is kept with its date, which goes to `lines`."""
+    import shutil
+    from datetime import datetime
+
+    from calcamp.data.files import sha256
+
+    target = folder / source.name
+    if target.is_file() and sha256(target) != sha256(source):
+        stamp = datetime.fromtimestamp(target.stat().st_mtime).strftime("%Y%m%d_%H%M%S")
+        kept = target.with_name(f"{target.stem}_{stamp}{target.suffix}")
+        target.rename(kept)
+        lines.append(f"kept the former one as {kept.name}")
+    part = target.with_name(f"{target.name}.part")
+    shutil.copy2(source, part)
+    part.replace(target)
+    return target
+
+
+@app.command()
+def crosstalk(
+    tests: Annotated[list[Path], typer.Argument(help="results folders of PSF01 tests, one per wavelength")],
+    into: Annotated[Path, typer.Option(help="folder for tables, product and report")] = Path("crosstalk"),
+    promote: Annotated[bool, typer.Option("--promote", help="make the product that of the block")] = False,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="write HTML and PDF")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="for a program to read")] = False,
+) -> None:
+    """Join the cross-talk matrices of several wavelengths: weighted means, and the requirement judged on them.
+
+    Electronic cross-talk has no colour. Pairs that differ between the tests by more than chance are named: what is
+    seen there is light. Exit 1 when a victim is beyond the requirement, or was not measured.
+
+    Example:  calcamp products crosstalk results_atCALDATA/D21/PSF01_590 results_atCALDATA/D21/PSF01_800
+    """
+    from calcamp.cli.joined import join_crosstalk
+    from calcamp.config.yamlfile import edit_yaml
+
+    found = []
+    for test in tests:
+        verdict = _verdict(test)
+        product = _made(test, verdict, "crosstalk")[0]
+        found.append(
+            (verdict, test / product["file"], _unchanged("crosstalk", test / product["file"], product))
+        )
+    told = join_crosstalk(found, into, report)
+    print(json.dumps(told, indent=1) if as_json else "\n".join(told["text"]))
+    if promote:
+        lines: list[str] = []
+        block_path = _workspace_block(told["block"], Path.cwd())
+        folder = (Path.cwd() / "calproducts" / "crosstalk").resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        target = _place(Path(told["product"]), folder, lines)
+        edit_yaml(block_path, {("products", "crosstalk"): _relative(target, block_path.parent)})
+        print("\n".join([*lines, f"{block_path}: updated; sessions use {target}"]), file=sys.stderr)
+    if not told["ok"]:
+        raise typer.Exit(1)
 
 
 def _relative(target: Path, folder: Path) -> str:

@@ -85,25 +85,29 @@ class Pattern(File):
 
         Each half is scaled by itself, so that the injection rows keep their width.
         """
-        full = _FULL_SIZE
-        if (detector.image_columns, detector.image_rows) == (full.image_columns, full.image_rows):
-            return {
-                ccd: {name: list(xy) for name, xy in spots.items()} for ccd, spots in self.positions.items()
-            }
-        across = detector.image_columns / full.image_columns
-        along = detector.image_rows / full.image_rows
-
-        def scaled(x: float, y: float) -> list[float]:
-            old, new = (
-                (full.image_rows + full.injection_rows, detector.image_rows + detector.injection_rows)
-                if y > full.image_rows
-                else (0, 0)
-            )
-            return [(x + 0.5) * across - 0.5, (y - old + 0.5) * along - 0.5 + new]
-
         return {
-            ccd: {name: scaled(*xy) for name, xy in spots.items()} for ccd, spots in self.positions.items()
+            ccd: {name: _scaled(xy, _FULL_SIZE, detector) for name, xy in spots.items()}
+            for ccd, spots in self.positions.items()
         }
+
+    @staticmethod
+    def from_detector(positions: dict, detector) -> dict[int, dict[str, list[float]]]:
+        """Positions of a pattern from those found on a detector: the way back of `on`."""
+        return {
+            ccd: {name: _scaled(xy, detector, _FULL_SIZE) for name, xy in spots.items()}
+            for ccd, spots in positions.items()
+        }
+
+
+def _scaled(xy, old, new) -> list[float]:
+    """Silicon position on detector `new` of one on detector `old`."""
+    x, y = xy
+    if (old.image_columns, old.image_rows) == (new.image_columns, new.image_rows):
+        return [x, y]
+    across, along = new.image_columns / old.image_columns, new.image_rows / old.image_rows
+    upper = y > old.image_rows + 0.5 * old.injection_rows
+    start, moved = (d.image_rows + d.injection_rows if upper else 0 for d in (old, new))
+    return [(x + 0.5) * across - 0.5, (y - start + 0.5) * along - 0.5 + moved]
 
 
 class ShutterTable(File):

@@ -611,6 +611,33 @@ def nominal_gain(detector: Detector) -> dict[tuple[int, str], Gain]:
     return {(ccd, quadrant): Gain(detector.nominal_gain, math.nan) for ccd in CCDS for quadrant in QUADRANTS}
 
 
+# ---- cross-talk ----------------------------------------------------------------------------------
+CROSSTALK_UNITS = {"full_scale": "ADU", "full_scale_err": "ADU"}
+CROSSTALK_WORDS = {"ccd": "of the victim", "full_scale": "effect of a source at full scale (65536 ADU)"}
+
+
+def crosstalk_images(coefficient: np.ndarray, err: np.ndarray, **more: np.ndarray) -> list[tuple]:
+    """Images of a ``crosstalk`` product: rows are sources, columns victims, both 1E .. 3H; `more` by extension name."""
+    return [
+        ("COEFF", coefficient, "", {"ROWS": "source 1E..3H", "COLUMNS": "victim 1E..3H"}),
+        ("ERROR", err, "", {}),
+        *((name, image, "", {}) for name, image in more.items()),
+    ]
+
+
+def load_crosstalk(path: Path | str) -> tuple[np.ndarray, np.ndarray]:
+    """(coefficients, errors) of a ``crosstalk`` product, [source, victim] (12, 12), NaN where not measured."""
+    import numpy as np
+
+    path = Path(path)
+    refuse_pickle(path)
+    images = [np.asarray(read_image(path, name)[0], float) for name in ("COEFF", "ERROR")]
+    for image in images:
+        if image.shape != (12, 12):
+            raise InputError("is not a cross-talk matrix", file=path, expected="12 x 12 channels")
+    return images[0], images[1]
+
+
 # ---- workbooks of the predecessor ----------------------------------------------------------------
 def read_xlsx_table(path: Path | str, sheet: str) -> list[dict]:
     """A sheet of a table product as rows; the first row with two or more texts names the columns.

@@ -102,7 +102,8 @@ def _focus(case: Case, wavelength) -> list[dict]:
 def _lock(case: Case) -> list[dict]:
     by_ccd = {row.get("ccd"): row for row in case.rows("lock")}
     out = []
-    for quantity, column in (("lock_scale", "scale"), ("lock_rotation", "rotation")):
+    for column in ("scale", "rotation", "shift_x", "shift_y"):
+        quantity = f"lock_{column}"
         for ccd in CCDS:
             row = by_ccd.get(ccd, {})
             out.append(

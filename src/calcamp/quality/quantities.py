@@ -73,6 +73,8 @@ _ALL = (
     Quantity("psf_kernel", "pixel", "Point sources", "FWHM of what the detector adds to the optics, from total and optics of the chamber; an upper limit (is_limit) without figures of the optics.", ("ccd", "wavelength")),
     Quantity("lock_scale", "1", "Point sources", "Scale of the star lock, pattern to image.", ("ccd",)),
     Quantity("lock_rotation", "deg", "Point sources", "Rotation of the star lock about the CCD's centre, physical coordinates, counter-clockwise positive, pattern to image.", ("ccd",)),
+    Quantity("lock_shift_x", "px", "Point sources", "Shift of the CCD's centre by the star lock along FITS x, pattern to image.", ("ccd",)),
+    Quantity("lock_shift_y", "px", "Point sources", "Shift of the CCD's centre by the star lock along FITS y, pattern to image.", ("ccd",)),
     Quantity("crosstalk_max", "1", "Cross-talk", "The signed coefficient of largest magnitude with which another channel shows in this one (the victim): ADU per ADU. Its source is in table crosstalk_victims."),
     # ---- injection, pumping, persistence
     Quantity("injection_level", "e-", "Charge injection", "Median of the injected lines above the lines without injection, at the column that the test names."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from calcamp.analysis.crosstalk import CHANNELS
 from calcamp.report import figures as fig
 from calcamp.report.base import (
     Cell,
@@ -17,7 +18,6 @@ from calcamp.report.base import (
     with_error,
 )
 
-CHANNELS = tuple(f"{ccd}{quadrant}" for ccd in (1, 2, 3) for quadrant in "EFGH")
 #: Effect at full scale, ADU, from which a coefficient is shown in colour (predecessor's workbook).
 LEVELS = ((30.0, "red"), (5.0, "orange"), (2.0, "purple"))
 
@@ -38,7 +38,7 @@ def sections(data: ReportData) -> list[Section]:
                 ),
                 *matrix(data, table),
                 *worst(table),
-                *victims(data),
+                *victims(data.table("crosstalk_victims")),
             ],
             "crosstalk",
         )
@@ -52,14 +52,15 @@ def matrix(data: ReportData, table) -> list:
     )
     return [
         data.figures.make(
-            "crosstalk_matrix", caption, lambda f: _draw_matrix(f, table), height=4.6, width=75.0
+            "crosstalk_matrix", caption, lambda f: draw_matrix(f, table.rows()), height=4.6, width=75.0
         )
     ]
 
 
-def _draw_matrix(figure, table) -> None:
+def draw_matrix(figure, rows: list[dict]) -> None:
+    """Discs of all pairs, from rows of a table ``crosstalk``."""
     ax = figure.add_axes((0.09, 0.04, 0.84, 0.86))
-    rows = [r for r in table.rows() if is_number(r["full_scale"])]
+    rows = [r for r in rows if is_number(r["full_scale"])]
     if not rows:
         raise fig.NoData("no coefficient was measured")
     most = max(abs(r["full_scale"]) for r in rows)
@@ -87,6 +88,7 @@ def _draw_matrix(figure, table) -> None:
 
 
 def worst(table) -> list:
+    """The largest coefficients: of a test with lag and quadratic term, of several tests with their chi2."""
     rows = [r for r in table.rows() if is_number(r["coefficient"])]
     rows.sort(key=lambda r: -abs(r["coefficient"]))
     cells = []
@@ -99,17 +101,20 @@ def worst(table) -> list:
                 Cell(with_error(1e6 * r["coefficient"], 1e6 * r["coefficient_err"])),
                 Cell(with_error(r["full_scale"], r["full_scale_err"]), "fail" if level == "red" else ""),
                 Cell(number(r["significance"], 2)),
-                Cell(number(r["late"], 2)),
-                Cell(_quadratic(r)),
+                *(
+                    (Cell(number(r["late"], 2)), Cell(_quadratic(r)))
+                    if "late" in r
+                    else (Cell(number(r["chi2"], 3)), Cell(number(r["n"])))
+                ),
             ]
         )
+    joined = bool(rows) and "chi2" in rows[0]
     header = [
         "Source → victim",
         "Coefficient [10⁻⁶]",
         "At full scale [ADU]",
         "Coefficient/error",
-        "Share 1 px later",
-        "Quadratic/error",
+        *(("χ² of the tests", "Tests") if joined else ("Share 1 px later", "Quadratic/error")),
     ]
     median = float(np.median([r["coefficient_err"] for r in rows])) if rows else None
     blocks: list = [
@@ -131,10 +136,10 @@ def _quadratic(r: dict) -> str:
     return number(value / err, 2) if is_number(value) and is_number(err) and err > 0 else "–"
 
 
-def victims(data: ReportData) -> list:
-    table = data.table("crosstalk_victims")
+def victims(table, bounds: tuple[float, float] = (6.0e-4, 7.6e-5)) -> list:
+    """The two largest of each victim, beside the requirement `bounds` on the largest and on the others."""
     if table is None:
-        return data.missing("crosstalk_victims")
+        return []
     rows = []
     for r in table.rows():
         rows.append(
@@ -142,10 +147,10 @@ def victims(data: ReportData) -> list:
                 Cell(f"{r['ccd']}{r['quadrant']}"),
                 Cell(str(r.get("largest_source") or "–")),
                 Cell(_millionths(r, "largest")),
-                Cell(_bound(r, "largest", 6.0e-4), _state(r, "largest", 6.0e-4)),
+                Cell(_bound(r, "largest"), _state(r, "largest", bounds[0])),
                 Cell(str(r.get("second_source") or "–")),
                 Cell(_millionths(r, "second")),
-                Cell(_bound(r, "second", 7.6e-5), _state(r, "second", 7.6e-5)),
+                Cell(_bound(r, "second"), _state(r, "second", bounds[1])),
                 Cell(number(r.get("significant"))),
             ]
         )
@@ -165,7 +170,7 @@ def _millionths(r: dict, name: str) -> str:
     return with_error(1e6 * value, 1e6 * err) if is_number(value) and is_number(err) else "–"
 
 
-def _bound(r: dict, name: str, limit: float) -> str:
+def _bound(r: dict, name: str) -> str:
     value = r.get(f"{name}_upper95")
     return number(1e6 * value, 3) if is_number(value) else "–"
 

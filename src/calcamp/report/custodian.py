@@ -40,7 +40,7 @@ def proposals(root: Path, verdicts: dict[str, dict], plans: dict[str, dict]) -> 
         place = f"{root.parent.name}/{root.name}/{test}"
         out += _focus(test, verdict, headline, known, place)
         out += _flux(test, verdict, headline, known, place)
-        out += _pattern(test, verdict)
+        out += _pattern(test, verdict, headline, place)
     return out
 
 
@@ -81,28 +81,28 @@ def _flux(test, verdict, headline, known, place) -> list[dict]:
     return [entry]
 
 
-def _pattern(test, verdict) -> list[dict]:
-    """The pattern's place, when the lock found it far from where the profile has it."""
-    cells = [c for c in as_list(verdict.get("compliance")) if as_dict(c).get("check") == "lock_shift"]
-    far = [c for c in cells if is_number(c.get("value")) and c["value"] > SHIFT_PX]
-    if not far:
+def _pattern(test, verdict, headline, place) -> list[dict]:
+    """The pattern's place: how far the lock found it from where the profile has it, by CCD."""
+    shifts = {}
+    for axis in "xy":
+        for h in headline:
+            if h.get("quantity") == f"lock_shift_{axis}" and is_number(h.get("value")):
+                shifts.setdefault(h.get("ccd"), {})[axis] = h["value"], h.get("err")
+    shifts = {ccd: found for ccd, found in shifts.items() if len(found) == 2}
+    if not shifts:
         return []
-    shifts = ", ".join(f"CCD{c.get('ccd')} {c['value']:.0f} px" for c in far)
-    return [
-        {
-            "test": test,
-            "what": "spot pattern",
-            "wavelength": None,
-            "present": None,
-            "found": None,
-            "err": None,
-            "unit": "px",
-            "change": f"moved by {shifts}",
-            "needed": True,
-            "command": None,
-            "note": f"positions found: {test}/tables/stars.ecsv; it serves as lock product",
-        }
-    ]
+    lengths = {ccd: math.hypot(s["x"][0], s["y"][0]) for ccd, s in shifts.items()}
+    widest = max(lengths, key=lengths.get)
+    errors = [err for _, err in shifts[widest].values()]
+    err = max(errors) if all(is_number(e) for e in errors) else None
+    entry = _entry(test, "spot pattern, largest shift", {"value": lengths[widest], "err": err}, 0.0, "px")
+    entry["change"] = "; ".join(
+        f"CCD{ccd} " + ", ".join(f"{axis} {with_error(*s[axis])}" for axis in "xy")
+        for ccd, s in sorted(shifts.items())
+    )
+    entry["needed"] = _differs(entry, SHIFT_PX)
+    entry["command"] = f"calcamp chamber set-pattern {verdict.get('chamber')} {place}"
+    return [entry]
 
 
 def _entry(test, what, found, present, unit) -> dict:
@@ -140,9 +140,6 @@ def lines(entries: list[dict]) -> list[str]:
     out = []
     for e in entries:
         wave = f" at {e['wavelength']} nm" if e["wavelength"] not in (None, 0) else ""
-        if e["found"] is None:
-            out.append(f"{e['test']}: {e['what']} {e['change']}; {e['note']}")
-            continue
         text = f"{e['test']}: {e['what']}{wave} {with_error(e['found'], e['err'])} {e['unit']}"
         if e["present"] is not None:
             text += f", profile {e['present']:g} {e['unit']} ({e['change']})"

@@ -192,7 +192,8 @@ def xtalk_meta(ctx: runner.Context) -> None:
     """Tables ``crosstalk`` and ``crosstalk_victims``; product ``crosstalk``: the 12 x 12 matrix with errors."""
     import numpy as np
 
-    from calcamp.analysis.crosstalk import CHANNELS, summarise_victim
+    from calcamp.analysis.crosstalk import CHANNELS, pair_strength, victim_rows
+    from calcamp.data.products import CROSSTALK_UNITS, CROSSTALK_WORDS, crosstalk_images
 
     rows = ctx.rows("xtalk_build", "coupling")
     matrix, error = np.full((12, 12), np.nan), np.full((12, 12), np.nan)
@@ -200,47 +201,21 @@ def xtalk_meta(ctx: runner.Context) -> None:
         v, s = CHANNELS.index(f"{row['ccd']}{row['quadrant']}"), CHANNELS.index(row["source"])
         matrix[s, v] = NAN if row["coefficient"] is None else row["coefficient"]
         error[s, v] = NAN if row["coefficient_err"] is None else row["coefficient_err"]
-    victims = []
-    for v, victim in enumerate(CHANNELS):
-        s = summarise_victim(matrix[:, v], error[:, v], ctx.options["significance"])
-        victims.append(
-            {
-                "ccd": int(victim[0]),
-                "quadrant": victim[1],
-                **{name: getattr(s, name) for name in s.__dataclass_fields__},
-                "flag": "" if math.isfinite(s.largest) else "not measured",
-            }
-        )
-    table = []
-    for row in rows:
-        value, err = row["coefficient"], row["coefficient_err"]
-        known = value is not None and err is not None and err > 0
-        table.append(
-            {
-                **row,
-                "significance": abs(value) / err if known else NAN,
-                "upper95": abs(value) + 1.645 * err if known else NAN,
-                "full_scale": 65536 * value if known else NAN,
-                "full_scale_err": 65536 * err if known else NAN,
-            }
-        )
+        row |= pair_strength(matrix[s, v], error[s, v])
     names = (
         "ccd quadrant source coefficient coefficient_err significance upper95 full_scale full_scale_err early late "
         "quadratic quadratic_err n flag"
     )
     ctx.write_table(
         "crosstalk",
-        {name: [row[name] for row in table] for name in names.split()},
-        units={"full_scale": "ADU", "full_scale_err": "ADU", "quadratic": "1/ADU", "quadratic_err": "1/ADU"},
-        descriptions={"ccd": "of the victim", "full_scale": "effect of a source at full scale (65536 ADU)"},
+        {name: [row[name] for row in rows] for name in names.split()},
+        units={**CROSSTALK_UNITS, "quadratic": "1/ADU", "quadratic_err": "1/ADU"},
+        descriptions=CROSSTALK_WORDS,
     )
-    names = (
-        "ccd quadrant largest largest_err largest_source largest_upper95 second second_err second_source "
-        "second_upper95 significant flag"
-    )
+    victims = victim_rows(matrix, error, ctx.options["significance"])
     ctx.write_table(
         "crosstalk_victims",
-        {name: [row[name] for row in victims] for name in names.split()},
+        {name: [row[name] for row in victims] for name in victims[0]},
         descriptions={
             "largest_upper95": "upper 95 % bound of the size of the largest coefficient",
             "significant": "coefficients beyond the significance asked for",
@@ -249,10 +224,7 @@ def xtalk_meta(ctx: runner.Context) -> None:
     ctx.write_product(
         "crosstalk",
         f"EUC_CROSSTALK_{ctx.block}.fits",
-        [
-            ("COEFF", matrix, "", {"ROWS": "source 1E..3H", "COLUMNS": "victim 1E..3H"}),
-            ("ERROR", error, "", {}),
-        ],
+        crosstalk_images(matrix, error),
         {"CHANNELS": " ".join(CHANNELS)},
     )
 
