@@ -18,8 +18,10 @@ from calcamp.campaign import scripts as writer
 from calcamp.campaign.core import find_test
 from calcamp.campaign.workspace import of as workspace_of
 from calcamp.config import lookup
+from calcamp.config.chamber import Pattern
 from calcamp.config.yamlfile import dump_yaml, edit_yaml
 from calcamp.data.files import InputError, read_json, write_atomic
+from calcamp.detector.geometry import CCDS, Detector
 from calcamp.paths import packaged_config
 
 #: A change beyond these is refused unless it is forced: it is more likely a slip.
@@ -137,26 +139,34 @@ class FoundPattern:
 LOCKED = ("FOCUS00", "PSFLUX00", "PSF01", "PSF02")
 
 
-def found_pattern(folder: Path) -> FoundPattern:
+def stars_of(folder: Path) -> Path:
+    """Table of the stars that a test's star lock found; `folder` is its results folder, or its verdict.json.
+
+    Raises
+    ------
+    InputError : no such result, or another test.
+    """
+    path, _ = _verdict(folder, LOCKED, "a verdict.json or its folder")
+    table = path.parent / "tables" / "stars.ecsv"
+    if not table.is_file():
+        raise InputError("the test has no table of its stars", file=table, remedy="Run its sub-task lock.")
+    return table
+
+
+def found_pattern(table: Path, rows: Sequence[Mapping]) -> FoundPattern:
     """The pattern that a test's star lock found.
 
     Parameters
     ----------
-    folder : results folder of the test, or its verdict.json
+    table : `stars_of` a test
+    rows : its rows
 
     Raises
     ------
-    InputError : no such result, another test, or a CCD without a lock.
+    InputError : a CCD without a lock.
     """
-    from calcamp.config.chamber import Pattern
-    from calcamp.data.tables import table_rows
-    from calcamp.detector.geometry import CCDS, Detector
-
-    path, verdict = _verdict(folder, LOCKED, "a verdict.json or its folder")
-    table = path.parent / "tables" / "stars.ecsv"
-    if not table.is_file():
-        raise InputError("the test has no table of its stars", file=table, remedy="Run its sub-task lock.")
-    rows = table_rows(table)
+    path = table.parent.parent / "verdict.json"
+    verdict = read_json(path)
     positions: dict[int, dict] = {ccd: {} for ccd in CCDS}
     missing = []
     for row in rows:

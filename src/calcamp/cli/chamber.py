@@ -193,8 +193,10 @@ def set_pattern(
     from calcamp.config.lookup import load_chamber
     from calcamp.config.shape import NAME_PATTERN
     from calcamp.data.files import InputError
+    from calcamp.data.tables import table_rows
 
-    found = profile.found_pattern(result)
+    table = profile.stars_of(result)
+    found = profile.found_pattern(table, table_rows(table))
     folder = result if result.is_dir() else result.parent
     chosen = (
         pattern or f"{load_chamber(name, Path.cwd()).chamber}_{folder.resolve().parent.name}_{folder.name}"
