@@ -47,8 +47,12 @@ def workspace() -> None:
         (FOLDER / name).symlink_to(ROOT / name)
 
 
+def results(test: str) -> Path:
+    return FOLDER / "results_atCALDATA" / "D11" / test
+
+
 def verdict(test: str) -> dict:
-    return json.loads((FOLDER / "results_atCALDATA" / "D11" / test / "verdict.json").read_text())
+    return json.loads((results(test) / "verdict.json").read_text())
 
 
 def compare(truth: dict) -> list[tuple[str, str, list[tuple[float, float, float]]]]:
@@ -75,16 +79,76 @@ def compare(truth: dict) -> list[tuple[str, str, list[tuple[float, float, float]
             dark.append((channel["dark_e_h"] * warmer, item["value"] * scale, err * scale))
     return [
         ("BIAS02", "read noise, white [ADU]", noise),
+        ("CHINJ02", "injected level [e-]", injected(truth, channels)),
+        ("CHINJ02", "threshold in IDL [V]", thresholds(channels)),
+        ("TP01", "emission time, ln(tau/us)", traps(truth, channels)),
         ("DARK01", "dark current [e-/px/h]", dark),
         ("DARK01", "hot pixels [e-/s]", hot_pixels(channels, darks)),
     ]
+
+
+def injected(truth: dict, channels: dict) -> list[tuple[float, float, float]]:
+    """(true, measured, error) of the level at the nominal setting, of all channels.
+
+    Nothing corrects the non-linearity of the chain yet: the true level is taken as the chain shows it.
+    """
+    from calcamp.data.tables import table_rows
+    from calcamp.simulate.plugins.flat import FDR, nonlinearity
+
+    known = {(f["obsid"], f["ccd"], f["quadrant"]): f.get("injection_e") for f in truth["frames"]}
+    pairs = []
+    for row in table_rows(results("CHINJ02") / "tables" / "uniformity.ecsv"):
+        channel = channels[row["ccd"], row["quadrant"]]
+        gain, level = channel["gain_e_adu"], known[row["obsid"], row["ccd"], row["quadrant"]]
+        shown = level * (1 + float(nonlinearity(level / gain / FDR, channel["params"]["nonlinearity"])) / 100)
+        pairs.append((shown, row["level"] * gain, row["level_err"] * gain))
+    return pairs
+
+
+def thresholds(channels: dict) -> list[tuple[float, float, float]]:
+    """(true, measured, error) of the drain voltage at which half of the charge is injected."""
+    from calcamp.simulate.plugins.injection import characteristics
+
+    return [
+        (
+            characteristics(channels[h["ccd"], h["quadrant"]]["params"]["injection"])["threshold_idl"],
+            h["value"],
+            h["err"],
+        )
+        for h in verdict("CHINJ02")["headline"]
+        if h["quantity"] == "injection_threshold" and h["value"] is not None
+    ]
+
+
+def traps(truth: dict, channels: dict) -> list[tuple[float, float, float]]:
+    """(true, measured, error) of ln tau of the traps at 8 sigma or more that are alone in their pixel."""
+    import numpy as np
+
+    from calcamp.data.tables import table_rows
+
+    arrays = np.load(FOLDER / "atCALDATA" / "data_truth" / truth["arrays"])
+    known: dict[tuple, list[float]] = {}
+    for (ccd, quadrant), channel in channels.items():
+        own = channel["params"].get("traps", {})  # long arrays are in the NPZ
+        row, column, tau = (
+            own[name] if name in own else arrays[f"ccd{ccd}_{quadrant}_traps_{name}"]
+            for name in ("row", "column", "tau_us")
+        )
+        for r, c, t in zip(row, column, tau, strict=True):
+            known.setdefault((ccd, quadrant, int(r), int(c)), []).append(float(t))
+    pairs = []
+    for trap in table_rows(results("TP01") / "tables" / "traps.ecsv"):
+        here = known.get((trap["ccd"], trap["quadrant"], trap["row"], trap["image_column"]), [])
+        if len(here) == 1 and trap["status"] == "ok" and trap["significance"] >= 8:
+            pairs.append((math.log(here[0]), math.log(trap["tau"]), trap["tau_err"] / trap["tau"]))
+    return pairs
 
 
 def hot_pixels(channels: dict, darks: list[dict]) -> list[tuple[float, float, float]]:
     """(true rate, measured rate, error) of the hot pixels above 1 e-/s that were found."""
     from calcamp.data.tables import table_rows
 
-    rows = table_rows(FOLDER / "results_atCALDATA" / "D11" / "DARK01" / "tables" / "hot_pixels.ecsv")
+    rows = table_rows(results("DARK01") / "tables" / "hot_pixels.ecsv")
     found = {(r["ccd"], r["quadrant"], r["row"], r["column"]): r for r in rows}
     pairs = []
     for (ccd, quadrant), channel in channels.items():
@@ -99,7 +163,7 @@ def hot_pixels(channels: dict, darks: list[dict]) -> list[tuple[float, float, fl
 
 def show(truth: dict) -> None:
     print(
-        f"{'test':8s} {'quantity':24s} {'n':>4s} {'truth':>9s} {'measured':>9s} {'mean pull':>10s} {'rms of pulls':>13s}"
+        f"{'test':8s} {'quantity':26s} {'n':>4s} {'truth':>9s} {'measured':>9s} {'mean pull':>10s} {'rms of pulls':>13s}"
     )
     for test, quantity, pairs in compare(truth):
         pulls = [(value - true) / err for true, value, err in pairs]
@@ -107,7 +171,7 @@ def show(truth: dict) -> None:
         centre = sum(pulls) / len(pulls) if pulls else math.nan
         rms = math.sqrt(sum(p * p for p in pulls) / len(pulls)) if pulls else math.nan
         print(
-            f"{test:8s} {quantity:24s} {len(pairs):4d} {mean[0]:9.4f} {mean[1]:9.4f} {centre:+10.2f} {rms:13.2f}"
+            f"{test:8s} {quantity:26s} {len(pairs):4d} {mean[0]:9.4f} {mean[1]:9.4f} {centre:+10.2f} {rms:13.2f}"
         )
 
 

@@ -185,20 +185,26 @@ def _unchanged(kind: str, path: Path, product: dict):
 def _place(source: Path, folder: Path, lines: list[str]) -> Path:
     """Copy a product into `folder`; a former one of its name is kept with its date, which goes to `lines`."""
     import shutil
-    from datetime import datetime
 
     from calcamp.data.files import sha256
 
     target = folder / source.name
     if target.is_file() and sha256(target) != sha256(source):
-        stamp = datetime.fromtimestamp(target.stat().st_mtime).strftime("%Y%m%d_%H%M%S")
-        kept = target.with_name(f"{target.stem}_{stamp}{target.suffix}")
-        target.rename(kept)
-        lines.append(f"kept the former one as {kept.name}")
+        lines.append(_keep_former(target))
     part = target.with_name(f"{target.name}.part")
     shutil.copy2(source, part)
     part.replace(target)
     return target
+
+
+def _keep_former(target: Path) -> str:
+    """Move a file aside under the date of its last change; what was done, in words."""
+    from datetime import datetime
+
+    stamp = datetime.fromtimestamp(target.stat().st_mtime).strftime("%Y%m%d_%H%M%S")
+    kept = target.with_name(f"{target.stem}_{stamp}{target.suffix}")
+    target.rename(kept)
+    return f"kept the former one as {kept.name}"
 
 
 @app.command()
@@ -240,8 +246,58 @@ def crosstalk(
         raise typer.Exit(1)
 
 
+@app.command()
+def traps(
+    tests: Annotated[
+        list[Path], typer.Argument(help="results folders of trap-pumping tests: TP01, TP11, TP02, TP21")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="table to write, .fits or .ecsv [calproducts/traps/EUC_TRAPS_<block>.fits]"
+        ),
+    ] = None,
+    reference: Annotated[float, typer.Option(help="temperature that tau is stated at [K]")] = 153.0,
+    activation: Annotated[
+        float, typer.Option(help="energy level that scales tau where there is one temperature [eV]")
+    ] = 0.23,
+    promote: Annotated[bool, typer.Option("--promote", help="name the table in the block's YAML")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="for a program to read")] = False,
+) -> None:
+    """Join the trap catalogues of several tests into one table for the block.
+
+    A trap seen by several tests (modes, temperatures, injected levels) becomes one row: tau and Pc of each test,
+    and the weighted tau at the reference temperature where they agree. Tests at temperatures 2 K or more apart
+    also give the energy level of each trap.
+
+    Example:  calcamp products traps results/D11/TP01 results/D12/TP11 results/D12/TP02
+    """
+    from calcamp.cli.traps import join
+
+    joined = join(tests, reference, activation)
+    target = output or Path("calproducts") / "traps" / f"EUC_TRAPS_{joined.block}.fits"
+    block_path = _workspace_block(joined.block, Path.cwd()) if promote else None
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lines = [_keep_former(target)] if target.is_file() else []
+    joined.write(target)
+    if block_path:
+        from calcamp.config.yamlfile import edit_yaml
+
+        edit_yaml(block_path, {("products", "traps"): _relative(target, block_path.parent)})
+        lines.append(f"{block_path}: updated")
+    summary = joined.summary()
+    if as_json:
+        print(json.dumps({"file": str(target), **summary}, indent=1))
+        return
+    for test in summary["tests"]:
+        print(
+            f"{test['number']:3d} {test['session']}/{test['test']}  {test['temperatures']}  {test['traps']} traps"
+        )
+    print("\n".join([*lines, f"{target}: {summary['words']}"]))
+
+
 def _relative(target: Path, folder: Path) -> str:
     """Path as a block file names it: relative to the file."""
     import os
 
-    return os.path.relpath(target, folder.resolve())
+    return os.path.relpath(target.resolve(), folder.resolve())

@@ -12,8 +12,6 @@ from calcamp.steps import runner
 from calcamp.steps.injection import keys as injection_keys
 from calcamp.steps.injection import window
 
-_BOLTZMANN_EV_K = 8.617333e-5
-
 
 def register_of(ctx: runner.Context) -> str:
     return "parallel" if ctx.test.startswith(("TP01", "TP11")) else "serial"
@@ -607,7 +605,7 @@ def meta(ctx: runner.Context) -> None:
         traps += made
     _write_traps(ctx, traps, register, temperature)
     _write_species(ctx, species)
-    _write_catalogue(ctx, traps, register, temperature)
+    _write_catalogue(ctx, traps, register, temperature, search)
 
 
 def _fit_quadrant(ctx, clocking, register, quadrant, rows) -> list[dict]:
@@ -785,15 +783,16 @@ def _species_rows(ctx, quadrant, traps, search, efficiency, register, temperatur
 
 
 def _scaled(ctx, species, temperature) -> dict:
-    """Emission time at the reference temperature, tau = exp(E/kT)/(const T^2), with the temperature's error."""
+    """Emission time at the reference temperature, with the error of the temperature."""
+    from calcamp.analysis.trap_catalogue import tau_factor, tau_slope
+
     kelvin, kelvin_err = temperature
     if not math.isfinite(kelvin):
         return {"tau_ref": math.nan, "tau_ref_err": math.nan}
     energy = ctx.options.get("activation_eV", 0.23)
     reference = ctx.options.get("reference_temperature_K", 153.0)
-    factor = (kelvin / reference) ** 2 * math.exp(energy / _BOLTZMANN_EV_K * (1 / reference - 1 / kelvin))
-    per_kelvin = energy / (_BOLTZMANN_EV_K * kelvin**2) + 2 / kelvin
-    err = math.hypot(species.tau_err, species.tau * per_kelvin * kelvin_err)
+    factor = tau_factor(kelvin, reference, energy)
+    err = math.hypot(species.tau_err, species.tau * tau_slope(kelvin, energy) * kelvin_err)
     return {"tau_ref": species.tau * factor, "tau_ref_err": err * factor}
 
 
@@ -881,12 +880,13 @@ def _write_species(ctx, rows) -> None:
     )
 
 
-def _write_catalogue(ctx, traps, register, temperature) -> None:
+def _write_catalogue(ctx, traps, register, temperature, search) -> None:
+    """The catalogue as a product; without a trap too: that the test looked and found none is a result."""
     import numpy as np
 
-    if not traps:
-        return
     columns = {name: np.array([t[name] for t in traps]) for name in _TRAPS.split()}
+    if not traps:
+        columns |= {name: np.empty(0, "U8") for name in ("quadrant", "status")}
     header = {"REGISTER": register, "NTRAPS": len(traps)}
     if math.isfinite(temperature[0]):
         header |= {"CCDTEMP": round(temperature[0], 3), "CCDTERR": round(temperature[1], 3)}
@@ -895,13 +895,31 @@ def _write_catalogue(ctx, traps, register, temperature) -> None:
         "row": "pixel",
         "image_column": "pixel",
     }
-    ctx.write_product(
-        "traps",
-        f"EUC_TRAPS_CCD{ctx.ccd}_SN_{ctx.serial}_{ctx.block}.fits",
-        [],
-        header,
-        [("TRAPS", columns, units)],
-    )
+    tables = [
+        ("TRAPS", columns, units),
+        ("SEARCH", _search_columns(ctx, search), {"level": "ADU", "idl": "V", "pairs": "pixel"}),
+    ]
+    ctx.write_product("traps", f"EUC_TRAPS_CCD{ctx.ccd}_SN_{ctx.serial}_{ctx.block}.fits", [], header, tables)
+
+
+def _search_columns(ctx, search) -> dict:
+    """Per quadrant: what was searched, down to which significance, on how much charge."""
+    import numpy as np
+
+    def number(quadrant, name):
+        value = search.get(quadrant, {}).get(name)
+        return math.nan if value is None else float(value)
+
+    drain = {
+        r["quadrant"]: r["idl"] for r in ctx.rows("extract", "injection") if r["use"] and r["idl"] is not None
+    }
+    return {
+        "quadrant": np.array(QUADRANTS),
+        "level": np.array([number(q, "level") for q in QUADRANTS]),
+        "idl": np.array([drain.get(q, math.nan) for q in QUADRANTS], float),
+        "pairs": np.array([int(search.get(q, {}).get("pairs") or 0) for q in QUADRANTS], np.int64),
+        "cut": np.array([number(q, "cut") for q in QUADRANTS]),
+    }
 
 
 if __name__ == "__main__":

@@ -173,9 +173,14 @@ class Injection(Plugin):
         level[truth["bad_columns"]] = 0.0
         if state.disturbed("no_injection") is not None:
             level = np.zeros_like(level)
-        rows = self.rows(truth, int(keys["chinj_on"]), int(keys["chinj_of"]), state.detector.image_rows)
+        cycle = int(keys["chinj_on"]), int(keys["chinj_of"])
+        rows = self.rows(truth, *cycle, state.detector.image_rows)
         lines = (rows[:, None] * level[None, :]).astype(np.float32)
-        state.record["injection_e"] = float(np.median(level))
+        # Of the rows that are read, without the first lines of a block.
+        first, last = state.detector.read_rows(int(keys["vstart"]), int(keys["vend"]))
+        window = slice(first, min(last, rows.size))
+        plateau = rows[window][self.plateau(truth, *cycle, rows.size)[window]]
+        state.record["injection_e"] = float(np.median(level) * plateau.mean()) if plateau.size else 0.0
         if not state.expectation and truth["noise"]:
             noise = state.random(self.name).standard_normal(lines.shape, dtype=np.float32)
             noise *= np.float32(truth["noise"])
@@ -185,6 +190,13 @@ class Injection(Plugin):
             lines = deferred(lines, truth["cti"])
         charge = state.need_charge()
         charge += lines
+
+    @staticmethod
+    def plateau(truth: dict, on: int, off: int, image_rows: int, skip: int = 2) -> np.ndarray:
+        """Rows of the blocks without the first `skip` of each."""
+        row = np.arange(image_rows)
+        place = (row - truth["phase"]) % (on + off)
+        return (place >= skip) & (place < on) & (row >= truth["phase"])
 
     @staticmethod
     def rows(truth: dict, on: int, off: int, image_rows: int) -> np.ndarray:
