@@ -18,9 +18,18 @@ from calcamp.analysis.statistics import NAN, about
 SKIP = 2
 #: Lines after a block whose charge is counted as deferred.
 TAIL = 20
+#: Rows worked on at a time: they stay in the processor's cache.
+_CHUNK = 32
+#: Every so many columns are enough for a rough centre of a row.
+_FEW = 24
 #: What is known of the steepness K of a transition before it is measured: 1/V, and the error of ln K. A scan in
 #: steps of 0.25 V often has one point inside the transition: then K and the threshold cannot both come from it.
 STEEPNESS = (17.0, 0.3)
+#: How well the curves describe a well that fills and spills (simulated with the physics, not with the curves): share
+#: of the level, and share of the argument of the transition. Where data agree less the errors grow with chi2.
+RELATIVE_ERROR, SHAPE_ERROR = 0.001, 0.02
+#: Error of the transition at its middle, on the scale of the argument.
+_MIDDLE = 0.01
 
 
 @dataclass(frozen=True)
@@ -127,7 +136,9 @@ class Injection:
 
     pattern: Pattern = field(metadata=about("", "where the lines are"))
     level: float = field(
-        metadata=about("ADU", "median over columns of their plateau, above the lines without injection")
+        metadata=about(
+            "ADU", "mean of the middle half of the columns, plateau above the lines without injection"
+        )
     )
     level_err: float = field(metadata=about("ADU", "standard error: pixels, lines, background"))
     above_offset: float = field(metadata=about("ADU", "median of the plateau's pixels above the offset"))
@@ -204,8 +215,7 @@ def measure_injection(
     started = rows >= max(pattern.phase, 0) if pattern.phase > 0 else np.ones(rows.size, bool)
     injected = (place < pattern.on) & started if off > 0 else np.ones(rows.size, bool)
     quiet = ~injected & ((place >= pattern.on + min(TAIL, pattern.off // 2)) | ~started)
-    off_mean, off_err, _off_n = _quiet_rows(area, bad, ~injected, sigma)
-    base_column = _column_background(area, bad, quiet, sigma)
+    off_mean, off_err, base_column = _quiet_rows(area, bad, ~injected, quiet, sigma)
     base = _block_background(rows, cycle, quiet, off_mean, off_err)
     # Rows share more than the noise of their pixels: the offset of a row is measured in few prescan pixels.
     row_noise = _scatter(off_mean[quiet] - base[quiet])
@@ -221,7 +231,7 @@ def measure_injection(
     usable = np.isfinite(columns)
     if usable.sum() < 4:
         return _nothing(image.shape[1], on, off, "all columns masked")
-    level = float(np.median(columns[usable]))
+    level, columns_mean_err = middle_mean(columns[usable], columns_err[usable])
     centre, extent = 0.5 * (rows[0] + rows[-1]), float(image.shape[0])
     rows_on = rows[injected]
     trend, trend_err, line_noise, line_mean_err = _trend(
@@ -232,13 +242,13 @@ def measure_injection(
         if quiet.any()
         else 0.0
     )
-    level_err = math.hypot(
-        _median_error(columns[usable], columns_err[usable]), math.hypot(line_mean_err, background_err)
-    )
+    level_err = math.hypot(columns_mean_err, math.hypot(line_mean_err, background_err))
     values = area[plateau] if bad is None else area[plateau][~bad[plateau]]
-    sample = np.sort(values.ravel()[:: max(1, values.size // 100_000)])
+    # An odd step: every column has its turn.
+    sample = np.sort(values.ravel()[:: max(1, values.size // 200_000) | 1])
     take = [min(sample.size - 1, int(q / 100 * (sample.size - 1) + 0.5)) for q in (0, 5, 25, 50, 75, 95, 100)]
-    percentiles = tuple(float(sample[k]) for k in take) if sample.size else (NAN,) * 7
+    inner = [float(sample[k]) for k in take[1:-1]] if sample.size else []
+    percentiles = (float(values.min()), *inner, float(values.max())) if inner else (NAN,) * 7
     spread = _spread(columns[usable], columns_err[usable])
     scale = level if abs(level) > 5 * level_err else NAN
     blocks = None
@@ -256,7 +266,7 @@ def measure_injection(
         level=level,
         level_err=level_err,
         above_offset=percentiles[3],
-        std=float(values.std(dtype=np.float64)) if values.size else NAN,
+        std=float(values.std()) if values.size else NAN,
         percentiles=percentiles,
         background=float(np.nanmean(off_mean[quiet])) if quiet.any() else NAN,
         columns_rms=spread[0] / scale,
@@ -321,53 +331,52 @@ def _safe(values: np.ndarray) -> np.ndarray:
 
 def _row_means(area: np.ndarray, bad: np.ndarray | None) -> np.ndarray:
     if bad is None:
-        return area.mean(axis=1, dtype=np.float64)
+        return (area @ np.full(area.shape[1], 1 / area.shape[1], np.float32)).astype(float)
     n = area.shape[1] - bad.sum(axis=1)
     total = np.where(bad, np.float32(0), area).sum(axis=1, dtype=np.float64)
     return np.divide(total, n, out=np.full(len(n), NAN), where=n > 0)
 
 
-def _quiet_rows(area, bad, wanted: np.ndarray, sigma: float):
-    """(mean, error, pixels) of each row without injection, clipped; NaN for the others."""
+def _quiet_rows(area, bad, wanted: np.ndarray, quiet: np.ndarray, sigma: float):
+    """Rows without injection, clipped, in one pass.
+
+    Returns
+    -------
+    mean, err : ndarray, shape (rows,)
+        Of each row of `wanted`; NaN for the others.
+    columns : ndarray of float32, shape (columns,)
+        Structure of the rows `quiet` from column to column, about its mean; 0 when there are few of them.
+    """
     mean, err = np.full(area.shape[0], NAN), np.full(area.shape[0], NAN)
-    count = np.zeros(area.shape[0], int)
+    flat = np.zeros(area.shape[1], np.float32)
     where = np.flatnonzero(wanted)
     if where.size == 0:
-        return mean, err, count
-    sample = area[where[:: max(1, where.size // 64)]]
-    centre = float(np.median(sample[:, ::4]))
-    spread = 1.4826 * float(np.median(np.abs(sample[:, ::4] - centre)))
-    reach = np.float32(max(sigma, 6.0) * max(spread, 0.3) + 0.5)
-    # Rows are centred by themselves: lines just after a block hold charge.
-    rows = area[where]
-    middle = np.median(rows[:, ::8], axis=1).astype(np.float32)
-    keep = np.abs(rows - middle[:, None]) < reach
-    if bad is not None:
-        keep &= ~bad[where]
-    n = keep.sum(axis=1)
-    total = np.where(keep, rows, np.float32(0)).sum(axis=1, dtype=np.float64)
-    mean[where] = np.divide(total, n, out=np.full(len(n), NAN), where=n > 0)
-    err[where] = np.divide(max(spread, 0.3), np.sqrt(n), out=np.full(len(n), NAN), where=n > 0)
-    count[where] = n
-    return mean, err, count
-
-
-def _column_background(area, bad, quiet: np.ndarray, sigma: float) -> np.ndarray:
-    """Structure of the lines without injection from column to column, about its mean; 0 without such lines."""
-    if quiet.sum() < 10:
-        return np.zeros(area.shape[1], np.float32)
-    rows = area[quiet]
-    centre = float(np.median(rows[::4, ::4]))
-    spread = 1.4826 * float(np.median(np.abs(rows[::4, ::4] - centre)))
-    keep = np.abs(rows - np.float32(centre)) < np.float32(sigma * max(spread, 0.3) + 2.0)
-    if bad is not None:
-        keep &= ~bad[quiet]
-    n = keep.sum(axis=0)
-    if not n.any():
-        return np.zeros(area.shape[1], np.float32)
-    total = np.where(keep, rows, np.float32(0)).sum(axis=0, dtype=np.float64)
-    mean = np.divide(total, n, out=np.full(len(n), NAN), where=n > 0)
-    return np.nan_to_num(mean - np.nanmean(mean)).astype(np.float32)
+        return mean, err, flat
+    sample = area[where[:: max(1, where.size // 64)], ::4]
+    spread = max(1.4826 * float(np.median(np.abs(sample - np.median(sample)))), 0.3)
+    reach = np.float32(max(sigma, 6.0) * spread + 0.5)
+    total, count = np.zeros(area.shape[1]), np.zeros(area.shape[1], int)
+    for first in range(0, where.size, _CHUNK):
+        rows = where[first : first + _CHUNK]
+        rest = area[rows]
+        # Rows are centred by themselves: lines just after a block hold charge.
+        middle = np.median(rest[:, ::_FEW], axis=1).astype(np.float32)
+        rest -= middle[:, None]
+        keep = np.abs(rest) < reach
+        if bad is not None:
+            keep &= ~bad[rows]
+        rest *= keep
+        n = np.count_nonzero(keep, axis=1)
+        shift = np.divide(rest.sum(axis=1), n, out=np.full(n.size, NAN), where=n > 0)
+        mean[rows] = middle + shift
+        err[rows] = np.divide(spread, np.sqrt(n), out=np.full(n.size, NAN), where=n > 0)
+        still = quiet[rows]
+        total += rest[still].sum(axis=0)
+        count += np.count_nonzero(keep[still], axis=0)
+    if quiet.sum() >= 10 and count.any():
+        column = np.divide(total, count, out=np.full(count.size, NAN), where=count > 0)
+        flat = np.nan_to_num(column - np.nanmean(column)).astype(np.float32)
+    return mean, err, flat
 
 
 def _scatter(values: np.ndarray) -> float:
@@ -396,66 +405,92 @@ def _block_background(rows, cycle, quiet, off_mean, off_err) -> np.ndarray:
 
 
 def _resolve(signal, good, plateau, sigma):
-    """Columns and lines of the injected area, outliers left out: (column, err, line, err, noise, good)."""
-    column, _ = _means(signal, good & plateau[:, None], axis=0)
-    scale = np.where(np.isfinite(column), column, 0.0).astype(np.float32)
-    noise = NAN
+    """Columns and lines of the injected area, outliers left out: (column, err, line, err, noise, good).
+
+    `signal` is changed: pixels left out become 0, so that sums need no mask.
+    """
+    good = good & np.isfinite(signal)
+    signal[~good] = 0.0
+    column, counts = _column_means(signal, good, plateau)
+    scale = _finite(column)
+    noise, step = NAN, max(1, int(plateau.sum()) // 128)
     for _ in range(2):
         # The column pattern is a factor: lines that hold less show less of it.
         reference = float(np.nanmedian(column)) if np.isfinite(column).any() else 0.0
-        factor = _line_factors(signal, good, scale, reference)
-        model = factor[:, None].astype(np.float32) * scale[None, :]
-        rest = signal - model
-        part = rest[plateau][:: max(1, plateau.sum() // 128)]
-        noise = (
-            1.4826 * float(np.median(np.abs(part[good[plateau][:: max(1, plateau.sum() // 128)]])))
-            if part.size
-            else NAN
-        )
+        rest = signal - _line_factors(signal, good, scale, reference)[:, None] * scale[None, :]
+        part = rest[plateau][::step]
+        noise = 1.4826 * float(np.median(np.abs(part[good[plateau][::step]]))) if part.size else NAN
         if not noise > 0:
             break
-        good = good & (np.abs(rest) < np.float32(max(sigma * noise, 3.0)))
-        column, counts = _means(signal, good & plateau[:, None], axis=0)
-        scale = np.where(np.isfinite(column), column, 0.0).astype(np.float32)
-    inside = good & plateau[:, None]
-    _, counts = _means(signal, inside, axis=0)
-    column_err = np.divide(noise, np.sqrt(counts), out=np.full(len(counts), NAN), where=counts > 0)
+        good &= np.abs(rest) < np.float32(max(sigma * noise, 3.0))
+        signal[~good] = 0.0
+        column, counts = _column_means(signal, good, plateau)
+        scale = _finite(column)
+    column_err = np.divide(noise, np.sqrt(counts), out=np.full(counts.size, NAN), where=counts > 0)
     # Every line on the same footing: its columns about the pattern, plus the pattern's mean.
     usable = np.isfinite(column)
-    mean_column = float(column[usable].mean()) if usable.any() else NAN
-    shifted = signal - scale[None, :]
-    line, line_counts = _means(shifted, good & usable[None, :], axis=1)
-    line = line + mean_column
-    line_err = np.divide(
-        noise, np.sqrt(line_counts), out=np.full(len(line_counts), NAN), where=line_counts > 0
+    if not usable.any():
+        nothing = np.full(signal.shape[0], NAN)
+        return column, column_err, nothing, nothing, noise, good
+    lost, of = _lost(good)
+    here = usable[of]
+    lines = signal.shape[0]
+    number = int(usable.sum()) - np.bincount(lost[here], minlength=lines)
+    known = float(scale[usable].sum(dtype=np.float64)) - np.bincount(
+        lost[here], weights=scale[of[here]], minlength=lines
     )
+    total = (signal @ usable.astype(np.float32)).astype(float) - known
+    line = np.divide(total, number, out=np.full(lines, NAN), where=number > 0) + float(column[usable].mean())
+    line_err = np.divide(noise, np.sqrt(number), out=np.full(lines, NAN), where=number > 0)
     return column, column_err, line, line_err, noise, good
 
 
+def _lost(good: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the few pixels left out (a flat search is several times faster)."""
+    return np.divmod(np.flatnonzero(~good), good.shape[1])
+
+
+def _finite(column: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(column), column, 0.0).astype(np.float32)
+
+
 def _line_factors(signal, good, scale, reference: float) -> np.ndarray:
+    """Level of each line over that of the pattern `scale`, by least squares; lost pixels of `signal` are 0."""
     if not reference > 0:
-        return np.ones(signal.shape[0])
-    product = np.where(good, signal, np.float32(0)) @ scale
-    norm = good.astype(np.float32) @ np.square(scale)
-    return np.divide(product, norm, out=np.ones(len(norm), np.float32), where=norm > 0)
+        return np.ones(signal.shape[0], np.float32)
+    lost, of = _lost(good)
+    norm = float(scale @ scale) - np.bincount(lost, weights=np.square(scale[of]), minlength=signal.shape[0])
+    product = (signal @ scale).astype(float)
+    factor = np.divide(product, norm, out=np.ones(norm.size), where=norm > 1e-6 * float(scale @ scale))
+    return factor.astype(np.float32)
 
 
-def _means(values, good, axis: int):
-    n = good.sum(axis=axis)
-    total = np.where(good, values, np.float32(0)).sum(axis=axis, dtype=np.float64)
-    return np.divide(total, n, out=np.full(len(n), NAN), where=n > 0), n
+def _column_means(signal, good, plateau):
+    """(mean, number of pixels) of each column over the plateau's lines; lost pixels of `signal` are 0."""
+    lost, of = _lost(good)
+    n = int(plateau.sum()) - np.bincount(of[plateau[lost]], minlength=signal.shape[1])
+    total = (plateau.astype(np.float32) @ signal).astype(float)
+    return np.divide(total, n, out=np.full(n.size, NAN), where=n > 0), n
 
 
-def _median_error(values: np.ndarray, err: np.ndarray) -> float:
-    """Error of the median of values that differ by themselves: only those near it carry it."""
-    middle = float(np.median(values))
-    # Smoothing by the errors themselves: sum of weighted errors of the values that may change places with it.
-    width = float(np.median(err))
-    if not width > 0:
-        return NAN
-    weight = np.exp(-0.25 * np.square((values - middle) / width))
-    total = float(weight.sum())
-    return width if total < 1 else math.sqrt(float(np.square(weight * err).sum())) / total
+def middle_mean(values: np.ndarray, err: np.ndarray | None = None) -> tuple[float, float]:
+    """Mean of the middle half of `values`, and its error from the errors of the values.
+
+    As robust against odd columns as needed, and it averages their noise, which a median does not: that one
+    carries the noise of the few values next to it. A value that its error may carry over an edge counts there
+    for what is left of it (variance of the clipped value).
+    """
+    ordered = np.sort(values)
+    cut = values.size // 4
+    inner = ordered[cut : values.size - cut]
+    if err is None:
+        return float(inner.mean()), NAN
+    nodes, weights = np.polynomial.hermite_e.hermegauss(9)
+    weights = weights / weights.sum()
+    clipped = np.clip(values[:, None] + np.outer(err, nodes), inner[0], inner[-1])
+    mean = clipped @ weights
+    variance = np.square(clipped - mean[:, None]) @ weights
+    return float(inner.mean()), math.sqrt(float(variance.sum())) / inner.size
 
 
 def _trend(rows, line, err, centre: float, extent: float):
@@ -653,9 +688,16 @@ def _probit(u):
 
 
 def _gate(p, x, shape):
-    """Level against IG1: background + rise (threshold) times (falling line with a soft knee + notch)."""
+    """Level against IG1: background + rise (threshold) times (falling line with a soft knee + notch).
+
+    The knee is as soft as the transition's shape makes it: a line that ends, smeared by that distribution.
+    """
     background, steep, threshold, knee, slope, notch, width = p
-    line = slope * width * np.logaddexp(0.0, (knee - x) / width)
+    u = (knee - x) / width
+    if shape is _probit:
+        line = slope * width * (u * _probit(1.702 * u) + np.exp(-0.5 * np.square(u)) / math.sqrt(2 * math.pi))
+    else:
+        line = slope * width * np.logaddexp(0.0, u)
     return background + shape(steep * (x - threshold)) * (line + notch)
 
 
@@ -665,7 +707,7 @@ def _drain(p, x, shape):
     return background + amplitude * shape(-steep * (x - threshold))
 
 
-def fit_gate(volts, level, err, relative: float = 0.005, shape_error: float = 0.1) -> Curve:
+def fit_gate(volts, level, err, relative: float = RELATIVE_ERROR, shape_error: float = SHAPE_ERROR) -> Curve:
     """Fit level against injection gate 1.
 
     Parameters
@@ -675,8 +717,8 @@ def fit_gate(volts, level, err, relative: float = 0.005, shape_error: float = 0.
     relative : float
         Error of the model, share of the level: added to every point.
     shape_error : float
-        Error of the transition's shape, share of its argument ``K (x - threshold)``: the tails of a transition
-        tell little about its middle.
+        Error of the transition's shape: ``shape_error u^2 / 2`` of its argument ``u = K (x - threshold)``, as the
+        tails of a transition tell little about its middle.
     """
     volts, level, err, n = _clean(volts, level, err)
     if n < 7:
@@ -716,7 +758,7 @@ def fit_gate(volts, level, err, relative: float = 0.005, shape_error: float = 0.
     return _fit("IG1", _gate, starts, bounds, volts, level, err, relative, shape_error, step)
 
 
-def fit_drain(volts, level, err, relative: float = 0.005, shape_error: float = 0.1) -> Curve:
+def fit_drain(volts, level, err, relative: float = RELATIVE_ERROR, shape_error: float = SHAPE_ERROR) -> Curve:
     """Fit level against the low level of the injection drain; parameters as `fit_gate`."""
     volts, level, err, n = _clean(volts, level, err)
     if n < 5:
@@ -760,15 +802,9 @@ def _fit(kind, model, starts, bounds, volts, level, err, relative, shape_error, 
     found = {}
     for shape in (_logistic, _probit):
         found[shape] = _best(model, shape, starts, bounds, volts, level, err, relative, shape_error)
-    solution, covariance, chi2, _sigma = found[_probit]
+    solution, covariance, chi2, sigma = found[_probit]
     if solution is None:
         return _no_curve(kind, volts.size, "the fit does not converge")
-    other = found[_logistic][0]
-    errors = np.sqrt(np.maximum(np.diag(covariance), 0.0))
-    threshold, steep = float(solution[2]), float(solution[1])
-    # The shape is not known. Potentials scattered across a column make a normal distribution, which is taken;
-    # half the difference to the logistic curve is the error of the choice.
-    choice = 0.0 if other is None else 0.5 * abs(threshold - float(other[2]))
     flags = []
     names = (
         ("background", "steepness", "threshold", "knee", "slope", "notch", "knee width")
@@ -782,13 +818,23 @@ def _fit(kind, model, starts, bounds, volts, level, err, relative, shape_error, 
             continue
         if min(solution[k] - lower[k], upper[k] - solution[k]) < 1e-4 * width[k]:
             flags.append(f"{name} at its bound")
+    dof = volts.size - len(names)
+    worse = max(1.0, chi2 / dof) if dof > 0 else 1.0
+    errors = np.sqrt(np.maximum(np.diag(covariance), 0.0) * worse)
+    threshold, steep = float(solution[2]), float(solution[1])
+    # The shape is not known. Potentials scattered across a column make a normal distribution, which is taken; the
+    # logistic curve counts as an error, by its probability given the data.
+    choice, other = 0.0, found[_logistic][0]
+    if other is not None:
+        rest = (model(other, volts, _logistic) - level) / sigma
+        rise = float(np.clip((rest @ rest - chi2) / worse, -50.0, 50.0))
+        choice = abs(threshold - float(other[2])) / math.sqrt(1 + math.exp(0.5 * rise))
     unresolved = steep > 0.9 * upper[1] or not errors[1] < steep
     threshold_err = math.hypot(float(errors[2]), choice)
     if unresolved:
         # Steeper than the scan resolves: the threshold lies anywhere between two points.
         threshold_err = max(threshold_err, step / math.sqrt(12) * 0.5)
-    dof = volts.size - len(names)
-    if dof > 0 and chi2 / dof > 5:
+    if dof > 0 and chi2 / dof > 30:
         flags.append(f"chi2/dof {chi2 / dof:.1f}")
     get = dict(zip(names, solution, strict=True))
     get_err = dict(zip(names, errors, strict=True))
@@ -858,7 +904,7 @@ def _best(model, shape, starts, bounds, volts, level, err, relative, shape_error
             whole = np.full(volts.size, best.x[3])
         share = np.clip((level - best.x[0]) / np.where(whole > 0, whole, np.inf), 1e-9, 1 - 1e-9)
         argument = np.log(share / (1 - share))
-        blur = np.abs(whole) * share * (1 - share) * (0.02 + shape_error * np.abs(argument))
+        blur = np.abs(whole) * share * (1 - share) * (_MIDDLE + shape_error * 0.5 * np.square(argument))
         blur[np.abs(volts - threshold) > 0.6] = 0.0
         sigma = np.sqrt(err**2 + (relative * np.abs(level)) ** 2 + blur**2)
         if turn < 2:

@@ -29,9 +29,9 @@ class ExtractOptions(Options):
 class MetaOptions(Options):
     """Curves of level against voltage."""
 
-    relative_error: float = Field(0.005, ge=0, description="error of the model, share of the level")
+    relative_error: float = Field(0.001, ge=0, description="error of the model, share of the level")
     shape_error: float = Field(
-        0.1, ge=0, description="error of the transition's shape, share of its argument"
+        0.02, ge=0, description="error of the transition's shape, share of its argument"
     )
 
 

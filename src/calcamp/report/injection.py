@@ -54,7 +54,7 @@ def curve(data: ReportData, kind: str) -> list:
         return data.missing("injection_fit", "injection")
     gate = kind == "IG1"
     text = (
-        "The level of the injected lines is the median over columns of their plateau, above the lines without injection of the "
+        "The level of the injected lines is the mean of the middle half of the columns over their plateau, above the lines without injection of the "
         "same cycle; the first two lines of a block and the parallel overscan are left out. "
     )
     text += (

@@ -11,6 +11,8 @@ from calcamp.steps import runner
 
 _LETTER = {half: letter for letter, half in SCRIPT_SUFFIX_HALF.items()}
 _KEYS = "obsid column frame ccd quadrant half matched delay_ratio ig1 ig2 idl"
+#: Of quadrants without matching delay every so many columns are measured.
+_FEW = 4
 _PROFILES = "EUC_INJPROFIMG_CCD{ccd}_{block}.fits"
 
 
@@ -83,9 +85,13 @@ def extract(ctx: runner.Context) -> None:
         for quadrant in QUADRANTS:
             if (exposure.obsid, quadrant) in ctx.selection():
                 continue
-            mask = prepared.image_mask(quadrant)
+            row = keys(ctx, exposure, quadrant)
+            # Where the delay is that of the other half only the level is wanted: some columns tell it.
+            image, mask = prepared.image(quadrant), prepared.image_mask(quadrant)
+            if not row["matched"]:
+                image, mask = np.ascontiguousarray(image[:, ::_FEW]), mask[:, ::_FEW]
             found = measure_injection(
-                prepared.image(quadrant),
+                image,
                 on,
                 off,
                 mask if mask[first:last].any() else None,
@@ -93,7 +99,6 @@ def extract(ctx: runner.Context) -> None:
                 last,
                 ctx.options.get("sigma", 6.0),
             )
-            row = keys(ctx, exposure, quadrant)
             rows.append({**row, **_values(found)})
             blocks += _blocks(row, found)
             if row["matched"]:
@@ -170,7 +175,7 @@ def _write_injection(ctx, rows) -> None:
             "delay_ratio": "id_dly over toi_ch",
             "level": "median of the injected lines above the offset",
             "std": "standard deviation of the injected lines",
-            "signal": "median over columns of the plateau above the lines without injection",
+            "signal": "mean of the middle half of the columns, plateau above the lines without injection",
             "columns_rms": "pattern from column to column, share of the signal, noise taken off",
             "first_line": "deficit of the first injected line, share of the signal",
             "spill": "first line after a block, share of the signal",
@@ -410,7 +415,7 @@ def meta(ctx: runner.Context) -> None:
         x = [r["ig1" if kind == "IG1" else "idl"] for r in rows]
         y, e = [r["signal"] for r in rows], [r["signal_err"] for r in rows]
         fit = analysis.fit_gate if kind == "IG1" else analysis.fit_drain
-        curve = fit(x, y, e, ctx.options.get("relative_error", 0.005), ctx.options.get("shape_error", 0.1))
+        curve = fit(x, y, e, ctx.options.get("relative_error", 0.001), ctx.options.get("shape_error", 0.02))
         results.append(_result(ctx, quadrant, kind, curve, rows, gains[quadrant]))
         if curve.flag:
             ctx.flag("BADFIT", f"level against {kind}: {curve.flag}", quadrant=quadrant)
