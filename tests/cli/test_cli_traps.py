@@ -1,4 +1,4 @@
-"""calcamp products join-traps: the catalogues of several tests become one table of the block."""
+"""calcamp products traps: the catalogues of several tests become one table of the block."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def results(folder, session, test, kelvin, tau, serials=SERIALS, block="NOSTROMO
 
 
 def join(*arguments):
-    return CliRunner().invoke(app, ["join-traps", *arguments], catch_exceptions=False)
+    return CliRunner().invoke(app, ["traps", *arguments], catch_exceptions=False)
 
 
 def test_one_table_of_the_block(tmp_path, monkeypatch):

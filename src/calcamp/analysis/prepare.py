@@ -100,7 +100,11 @@ class Prepared:
     def image_mask(self, quadrant: str, bits: int = BADMASK) -> np.ndarray:
         """As `mask`, for the image area only."""
         rows, columns = _image(self.detector)
-        if self.dq_frame is self.calibration.dq and not self.calibration.has_mask and not int(bits) & ~int(BADMASK):
+        if (
+            self.dq_frame is self.calibration.dq
+            and not self.calibration.has_mask
+            and not int(bits) & ~int(BADMASK)
+        ):
             mask = np.zeros(
                 self.detector.image_shape, bool
             )  # neither a product nor this frame has a bad pixel

@@ -254,12 +254,14 @@ def traps(
     output: Annotated[
         Path | None,
         typer.Option(
-            "-o", "--output", help="table to write, .fits or .ecsv [calproducts/traps/EUC_TRAPS_<block>.fits]"
+            "-o",
+            "--output",
+            help="table to write, .fits or .ecsv; by default calproducts/traps/EUC_TRAPS_<block>.fits",
         ),
     ] = None,
-    reference: Annotated[float, typer.Option(help="temperature that tau is stated at [K]")] = 153.0,
+    reference: Annotated[float, typer.Option(help="temperature that tau is stated at, in K")] = 153.0,
     activation: Annotated[
-        float, typer.Option(help="energy level that scales tau where there is one temperature [eV]")
+        float, typer.Option(help="energy level in eV that scales tau where there is one temperature")
     ] = 0.23,
     promote: Annotated[bool, typer.Option("--promote", help="name the table in the block's YAML")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="for a program to read")] = False,

@@ -1,4 +1,4 @@
-"""Reading the trap catalogues of tests and writing the joined one: what ``calcamp products join-traps`` does."""
+"""Reading the trap catalogues of tests and writing the joined one: what ``calcamp products traps`` does."""
 
 from __future__ import annotations
 
@@ -161,10 +161,16 @@ def join(folders: list[Path], reference: float, activation: float) -> Joined:
 
 def _read(number: int, folder: Path) -> dict:
     from calcamp.analysis.trap_catalogue import Catalogue
-    from calcamp.cli.products import _made, _unchanged
+    from calcamp.cli.products import _made, _unchanged, _verdict
+    from calcamp.data.files import InputError
     from calcamp.data.fitsfile import read_fits_table
 
-    verdict, made = _made(folder, "traps")
+    verdict = _verdict(folder)
+    made = _made(folder, verdict, "traps")
+    if verdict["status"] == "failed":
+        raise InputError(
+            f"{verdict['test']} has failed sub-tasks", file=folder, remedy="run the session again first"
+        )
     out = {
         "number": number,
         "folder": folder,
