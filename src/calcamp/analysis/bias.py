@@ -11,7 +11,7 @@ pattern; within a row of a difference there is no row noise; products of differe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -30,6 +30,7 @@ from calcamp.analysis.statistics import (
     histogram_moments,
     remove_quantisation,
 )
+from calcamp.analysis.sums import bands, column_sums, row_sums
 from calcamp.detector.geometry import REGIONS, Detector
 
 
@@ -108,16 +109,6 @@ def pair_moments(difference: np.ndarray, sigma: float = 5.0, bad: np.ndarray | N
     )
 
 
-#: Rows worked on at a time: a band of float32 stays in the processor's cache, and nothing large is made.
-_BAND = 64
-
-
-def bands(rows: int, first: int = 0) -> Iterator[slice]:
-    """Slices of up to 64 rows that cover [first, rows)."""
-    for top in range(first, rows, _BAND):
-        yield slice(top, min(top + _BAND, rows))
-
-
 def _set_aside(work: np.ndarray, cut: np.float32, bad: np.ndarray | None) -> np.ndarray:
     """Set values beyond ±cut and bad pixels to 0; the number per row. Few rows have any: only those are looked at."""
     left_out = np.zeros(work.shape[0], dtype=int)
@@ -134,16 +125,6 @@ def _set_aside(work: np.ndarray, cut: np.float32, bad: np.ndarray | None) -> np.
         work[at] = part
         left_out[at] = np.count_nonzero(aside, axis=1)
     return left_out
-
-
-def row_sums(values: np.ndarray) -> np.ndarray:
-    """Sums along rows of a float32 array by the matrix library: several times faster than a reduction."""
-    return (values @ np.ones(values.shape[1], values.dtype)).astype(np.float64)
-
-
-def column_sums(values: np.ndarray) -> np.ndarray:
-    """Sums along columns, see `row_sums`."""
-    return (np.ones(values.shape[0], values.dtype) @ values).astype(np.float64)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ frame costs one pass.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +22,7 @@ from calcamp.analysis.statistics import (
     histogram,
     histogram_moments,
 )
+from calcamp.analysis.sums import bands, column_sums, row_sums
 from calcamp.detector.arrays import quadrant_view
 from calcamp.detector.dq import BADMASK
 from calcamp.detector.geometry import QUADRANTS, REGIONS, Detector
@@ -107,6 +109,7 @@ def frame_statistics(
     dq: np.ndarray | BadPixels | None = None,
     sigma: float = 5.0,
     slopes: bool = True,
+    each: Callable = map,
 ) -> dict[str, QuadrantStatistics]:
     """Statistics of the four quadrants of a raw frame.
 
@@ -124,6 +127,8 @@ def frame_statistics(
         Clip of means and noise.
     slopes : bool
         Fit slopes too (a third of the time).
+    each : callable
+        `map`, or one that works on several quadrants at once.
 
     Returns
     -------
@@ -133,7 +138,8 @@ def frame_statistics(
     if raw.shape != detector.ccd_shape or raw.dtype != np.uint16:
         raise ValueError(f"expected uint16 of shape {detector.ccd_shape}, got {raw.dtype} of {raw.shape}")
     bad = find_bad(dq, detector) if isinstance(dq, np.ndarray) else dq
-    return {q: _quadrant(raw, q, detector, vstart, vend, bad, sigma, slopes) for q in QUADRANTS}
+    found = each(lambda q: _quadrant(raw, q, detector, vstart, vend, bad, sigma, slopes), QUADRANTS)
+    return dict(zip(QUADRANTS, found, strict=True))
 
 
 def _quadrant(
@@ -201,18 +207,27 @@ def _slopes(area: np.ndarray, out, region: RegionStatistics, sigma: float) -> Sl
     stats = region.clipped
     half = sigma * math.sqrt((0.0 if math.isnan(stats.std) else stats.std) ** 2 + ROUNDING) + 1.0
     low, high = max(0, math.floor(stats.mean - half)), min(_BINS - 1, math.ceil(stats.mean + half))
-    if region.minimum < low or region.maximum > high or out is not None:
-        # Limiting values instead of leaving them out keeps the sums one pass; outliers are few.
-        area = np.clip(area, np.uint16(low), np.uint16(high))
+    # Limiting values instead of leaving them out keeps the sums one pass; outliers are few.
+    limited = region.minimum < low or region.maximum > high
+    origin = np.float32(round(stats.mean) if math.isfinite(stats.mean) else 0)
+    sums = np.zeros(area.shape[0]), np.zeros(area.shape[1])
+    for rows in bands(area.shape[0]):
+        part = area[rows].astype(np.float32)
+        if limited:
+            np.clip(part, np.float32(low), np.float32(high), out=part)
+        part -= origin  # near 0, so that float32 sums hold
+        sums[0][rows] = row_sums(part)
+        sums[1][:] += column_sums(part)
     fitted = []
     for axis in (0, 1):
-        total = area.sum(axis=1 - axis, dtype=np.uint32).astype(np.float64)
+        total = sums[axis]
         n = np.full(len(total), area.shape[1 - axis])
         if out is not None:
-            total -= np.bincount(out[axis], weights=area[out], minlength=len(total))
+            left_out = np.clip(area[out], low, high) - float(origin)
+            total -= np.bincount(out[axis], weights=left_out, minlength=len(total))
             n -= np.bincount(out[axis], minlength=len(total))
         with np.errstate(invalid="ignore", divide="ignore"):
-            fitted += _slope(np.where(n > 0, total / n, NAN))
+            fitted += _slope(np.where(n > 0, total / n + float(origin), NAN))
     return Slopes(*fitted)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from calcamp.analysis.background import box_means, interpolate_boxes
-from calcamp.analysis.bias import Pattern, bands, column_sums, fixed_pattern, row_sums, stack_noise
+from calcamp.analysis.bias import Pattern, fixed_pattern, stack_noise
 from calcamp.analysis.cosmics import CosmicHits, find_cosmics
 from calcamp.analysis.defects import (
     ColumnDefect,
@@ -25,6 +25,7 @@ from calcamp.analysis.defects import (
     measure_hot_pixels,
 )
 from calcamp.analysis.statistics import NAN, Limit, about, clipped, upper_limit
+from calcamp.analysis.sums import bands, column_sums, row_sums
 from calcamp.detector.dq import DQ
 from calcamp.detector.geometry import Detector
 

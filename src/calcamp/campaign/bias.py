@@ -53,7 +53,7 @@ _SUBTASKS = (
     CHECK,
     _PREP,
     Subtask("basic", after=("check",), options=BasicOptions, needs=_NEEDS, mem_mb=1500),
-    Subtask("meta", after=("check", "basic"), options=MetaOptions, needs=_NEEDS, mem_mb=1800),
+    Subtask("meta", after=("check",), options=MetaOptions, needs=_NEEDS, mem_mb=1800),
 )
 
 FAMILY = Family(

@@ -48,11 +48,22 @@ def hk(ctx: runner.Context) -> None:
 
 def check(ctx: runner.Context) -> None:
     """Tables ``frames``, ``offsets`` and ``selection`` of one CCD, from the raw frames."""
-    from calcamp.analysis.check import find_bad, frame_statistics
-    from calcamp.data.raw import RawError
+    from calcamp.analysis.check import find_bad
 
     plane = ctx.dq_plane()
     bad = None if plane is None else find_bad(plane, ctx.detector)
+    with runner.quadrants_at_once() as each:
+        measured, unreadable = _measure(ctx, bad, each)
+    _write_offsets(ctx, measured)
+    _write_frames(ctx, measured)
+    _write_selection(ctx, measured, unreadable)
+
+
+def _measure(ctx: runner.Context, bad, each) -> tuple[dict, dict]:
+    """(obsid -> quadrant -> statistics, obsid -> why the frame cannot be read)."""
+    from calcamp.analysis.check import frame_statistics
+    from calcamp.data.raw import RawError
+
     measured, unreadable = {}, {}
     for number, exposure in enumerate(ctx.exposures, 1):
         vstart = int(exposure.values.get("vstart") or 0)
@@ -63,12 +74,10 @@ def check(ctx: runner.Context) -> None:
             unreadable[exposure.obsid] = f"{error.kind}: {error}"
             ctx.flag("MISSDATA" if error.kind == "missing" else "BADDATA", str(error), obsid=exposure.obsid)
             continue
-        measured[exposure.obsid] = frame_statistics(raw.data, ctx.detector, vstart, vend, dq=bad)
+        measured[exposure.obsid] = frame_statistics(raw.data, ctx.detector, vstart, vend, dq=bad, each=each)
         _compare_serials(ctx, exposure)
         ctx.progress(number, len(ctx.exposures))
-    _write_offsets(ctx, measured)
-    _write_frames(ctx, measured)
-    _write_selection(ctx, measured, unreadable)
+    return measured, unreadable
 
 
 def _compare_serials(ctx: runner.Context, exposure: runner.Exposure) -> None:

@@ -16,21 +16,29 @@ def meta(ctx: runner.Context) -> None:
     options, gains = ctx.options, ctx.gains()
     prepared, frames = _prepare(ctx)
     bias = prepared[0].calibration.bias if prepared else None
-    results, used = {}, {}
+    used: dict[str, list] = {}
     for quadrant in QUADRANTS:
-        picked = [k for k, e in enumerate(frames) if (e.obsid, quadrant) not in ctx.selection()]
+        picked = [e for e in frames if (e.obsid, quadrant) not in ctx.selection()]
         if not picked:
             ctx.flag("BADDATAPROD", "no usable dark frame", quadrant=quadrant)
             continue
+        used[quadrant] = picked
+        if len(picked) < 3:
+            ctx.flag(
+                "MISSDATA", f"{len(picked)} dark frames: cosmic rays are not rejected well", quadrant=quadrant
+            )
+
+    def analyse(quadrant: str):
+        picked = [(p, e) for p, e in zip(prepared, frames, strict=True) if e in used[quadrant]]
         gain, gain_err, _ = gains[quadrant]
-        results[quadrant] = analyse_quadrant(
-            [prepared[k].data[quadrant] for k in picked],
-            [float(frames[k].values["exptime"]) for k in picked],
+        return analyse_quadrant(
+            [p.data[quadrant] for p, _ in picked],
+            [float(e.values["exptime"]) for _, e in picked],
             ctx.detector,
             gain,
             gain_err if gain_err and math.isfinite(gain_err) else None,
-            mask=_known_bad(prepared[picked[0]], quadrant),
-            invalid=[_invalid(prepared[k], quadrant) for k in picked],
+            mask=_known_bad(picked[0][0], quadrant),
+            invalid=[_invalid(p, quadrant) for p, _ in picked],
             bias_error=_bias_error(ctx, bias, quadrant),
             vstart=int(frames[0].values.get("vstart") or 0),
             vend=int(frames[0].values.get("vend") or ctx.detector.commanded_rows),
@@ -41,11 +49,9 @@ def meta(ctx: runner.Context) -> None:
             column_sigma=options.get("column_sigma", 7.0),
             background_box=options.get("background_box", 64),
         )
-        used[quadrant] = [frames[k] for k in picked]
-        if len(picked) < 3:
-            ctx.flag(
-                "MISSDATA", f"{len(picked)} dark frames: cosmic rays are not rejected well", quadrant=quadrant
-            )
+
+    with runner.quadrants_at_once() as each:
+        results = dict(zip(used, each(analyse, used), strict=True))
     ctx.current = None
     temperature = _temperature(ctx, frames)
     _write_dark(ctx, results, used, gains, temperature, bias is not None)
