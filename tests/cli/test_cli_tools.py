@@ -6,13 +6,16 @@ import pty
 import select
 import shutil
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.monitor.monitor_support import Day
+from tests.monitor.monitor_support import KEYS, START, Day, nominal
+
+from calcamp.data.hk import HKWriter
 
 needs_rsync = pytest.mark.skipif(not shutil.which("rsync"), reason="rsync is not installed")
 
@@ -369,6 +372,26 @@ def test_hk_report(tmp_path, calcamp, day):
     )
     assert quiet.code == 0
     assert calcamp("hk-report", day.folder, "--since", "yesterday").code == 2
+    # with the files of single exposures: their means are drawn, and --obsid chooses the period
+    for n in (0, 1):
+        start = START + timedelta(seconds=10 * n)
+        own = HKWriter(day.folder / f"HK_{17283 + n}_{start:%d%m%yD%H%M%ST}_ROE1.txt")
+        own.write(*((start + timedelta(seconds=k), {key: nominal(key) for key in KEYS}) for k in range(5)))
+    means = calcamp(
+        "hk-report",
+        day.folder,
+        "--obsid",
+        "17283",
+        "17284",
+        "--no-pdf",
+        "--key",
+        "FPGA_VCCD_V",
+        "--into",
+        "m",
+    )
+    assert means.code == 0, means.err
+    assert "could not be made" not in means.err
+    assert "2 exposures" in (tmp_path / "m" / "HK_12_Mar_19_17283-17284.html").read_text()
     assert calcamp("hk-report", tmp_path).code == 2
 
 
@@ -442,6 +465,10 @@ def test_ds9_draws_masks_and_spots(tmp_path, calcamp, day, xpa):
 
 @needs_rsync
 def test_verify_backup(tmp_path, calcamp, day):
+    shutil.copytree(day.folder, tmp_path / "young" / day.folder.name)
+    young = calcamp("verify-backup", day.folder, tmp_path / "young", "--state", "young_state")
+    assert young.code == 1, "nothing could be verified"
+    assert "5 files changed in the last minute" in young.out
     for path in day.folder.iterdir():
         os.utime(path, (1e9, 1e9))
     target = tmp_path / "backup"

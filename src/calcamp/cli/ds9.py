@@ -94,13 +94,19 @@ def ds9(
 
     program = Ds9()
     if show_list:
-        for instance in program.instances():
+        running = program.instances()
+        for instance in running:
             print(f"{instance.title}\t{instance.method}")
+        if not running:
+            print("no DS9 is running; --new starts one", file=sys.stderr)
         return
     images = list(files or [])
     for image in images:
         if not image.is_file():
             raise InputError("no such file", file=image)
+    folder = prepared or path
+    if first is not None and not folder.is_dir():
+        raise InputError("no such folder", file=folder, remedy="Give the day-folder with --path")
     if first is not None:
         images += _chosen(
             path, prepared, template, first, last if last is not None else first, roe, ccd or [1]
@@ -108,7 +114,7 @@ def ds9(
     if not images:
         raise InputError(
             "no image to show" if first is not None else "give OBSIDs or --file",
-            file=(prepared or path) if first is not None else None,
+            file=folder if first is not None else None,
         )
     number = ccd[0] if ccd and len(ccd) == 1 else None
     text = (mask_text(mask) if mask else "") + (spots_text(spots, number) if spots else "")

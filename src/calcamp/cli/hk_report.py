@@ -76,13 +76,13 @@ def draw_keys(figure, keys, history, limits, means, span) -> None:
     stamps, readings = means
     for ax, key in zip(axes.flat, keys, strict=False):
         t, v = history.decimated([key], *span, points=1200)
-        x = date2num(np.array(t, "datetime64[s]"))
+        x = date2num(t.astype("datetime64[s]"))
         ax.plot(x, v[:, 0], ".", ms=1.2, color=COLOURS["blue"], rasterized=True)
         gaps = np.isnan(v[:, 0])
         own = [(s, m[key]) for s, m in zip(stamps, readings, strict=True) if key in m]
         if own:
             ax.plot(
-                date2num(np.array([s for s, _ in own], "datetime64[s]")),
+                date2num(np.array([s for s, _ in own], float).astype("datetime64[s]")),
                 [m for _, m in own],
                 "_",
                 ms=5,
@@ -219,7 +219,7 @@ def hk_report(
     for figure, reason in book.failed:
         print(f"figure {figure} could not be made: {reason}", file=sys.stderr)
     print(f"{len(rows)} periods out of limits")
-    raise typer.Exit(1 if rows else 0)
+    raise typer.Exit(1 if rows or book.failed else 0)
 
 
 def _span(stamps: list[float], since: str | None, until: str | None) -> tuple[float | None, float | None]:

@@ -48,7 +48,7 @@ HELP = """Usage: calcamp COMMAND [OPTIONS]
   Example:  calcamp validate config/sessions/D11.yaml
             snakemake -n --configfile config/sessions/D11.yaml
 
-  Every command has --help with an example.
+  Every command has --help (-h) with an example.
 
 Commands:
 """
@@ -65,7 +65,9 @@ def call(name: str, arguments: list[str]) -> None:
 
     module = importlib.import_module(f"calcamp.cli.{name.replace('-', '_')}")
     # The command handles its own usage errors (exit 2) and exits; only other exceptions come back here.
-    typer.main.get_command(module.app).main(args=arguments, prog_name=f"calcamp {name}")
+    command = typer.main.get_command(module.app)
+    command.context_settings.setdefault("help_option_names", ["-h", "--help"])
+    command.main(args=arguments, prog_name=f"calcamp {name}")
 
 
 def main() -> None:

@@ -127,7 +127,25 @@ def monitor(
         results=results,
         ds9=ds9,
     )
+    for line in _begins(watched, day_folder, bool(channels)):
+        print(line, file=sys.stderr)
     _run(watched, state, log, headless, host, port, tuple(allow_host or ()))
+
+
+def _begins(watched, day_folder: Path, warns: bool) -> list[str]:
+    """What the monitor does from now on, and what it lacks, in words."""
+    there = watched.folder.is_dir()
+    lines = [f"watching {day_folder}" + ("" if there else ": not there yet, waiting for it")]
+    for copier in watched.copiers:
+        target = copier.rsync.target
+        lines.append(f"{copier.state.name}: to {target.shown}/{watched.folder.name}")
+        if not target.remote and not Path(target.text).is_dir():
+            lines.append(f"  {target.shown} does not exist: make it (mkdir), or nothing is copied")
+    if not watched.copiers:
+        lines.append("back-up: none (--backup FOLDER)")
+    names = ", ".join(f"{c.name} ({c.kind})" for c in watched.channels)
+    lines.append(f"warnings: {names}" if warns else "warnings: none (--warn)")
+    return lines
 
 
 def _run(

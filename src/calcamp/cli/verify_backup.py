@@ -70,7 +70,7 @@ def verify_backup(
         print(json.dumps({**vars(report), "whole": report.whole}, indent=1))
     else:
         _words(report)
-    raise typer.Exit(0 if report.whole else 1)
+    raise typer.Exit(0 if report.whole and (report.verified or not report.skipped) else 1)
 
 
 def _words(report) -> None:
@@ -79,12 +79,16 @@ def _words(report) -> None:
     for title, names in (
         ("DIFFER", report.differing),
         ("MISSING at the other side", report.missing),
-        ("too young, may still grow", report.skipped),
     ):
         if names:
             print(
                 f"{title}: {', '.join(names[:20])}{f' and {len(names) - 20} more' if len(names) > 20 else ''}"
             )
+    if report.skipped:
+        count = len(report.skipped)
+        print(
+            f"{count} file{'s' if count > 1 else ''} changed in the last minute and may still grow: call again later"
+        )
     if report.unverified:
         print(f"{report.unverified} files not verified yet: call again")
     if report.error:

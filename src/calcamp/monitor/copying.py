@@ -45,6 +45,7 @@ class Target:
 
     text: str
     remote: bool
+    shown: str = ""  # as it was given
 
     @classmethod
     def parse(cls, text: str) -> Target:
@@ -56,14 +57,14 @@ class Target:
             )
         match = _REMOTE.fullmatch(text)
         if match:
-            return cls(text, True)
+            return cls(text, True, text)
         if "@" in text.split("/")[0] or (":" in text.split("/")[0]):
             raise InputError(
                 f"{text!r} is no target",
                 expected="user@host:folder with letters, digits and _ . / ~ + = , - only",
                 remedy="Give the folder another name, or make a link to it",
             )
-        return cls(str(Path(text).expanduser().absolute()), False)
+        return cls(str(Path(text).expanduser().absolute()), False, text)
 
     def folder(self, name: str) -> str:
         """The copy of day-folder `name`."""
