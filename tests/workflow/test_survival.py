@@ -291,6 +291,7 @@ def test_a_full_disk(campaign, quiet, tmp_path, small_disk):
     assert first.wait(SECONDS) != 0
     said = (folder / "run.log").read_text() + "".join(p.read_text() for p in small_disk.rglob("*.log"))
     assert "No space left on device" in said
+    assert "make room and run again" in said
     assert "D11" in said
     subprocess.run(["mount", "-o", "remount,size=200m", small_disk], check=True)
     go_on(folder)

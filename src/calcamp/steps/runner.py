@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -428,7 +429,7 @@ def execute(family, subtask, task, manifest_path, ccd, job, into, attempt="0") -
             # A product of the wrong serial or shape: the message is all that a person needs.
             detail, tail = str(error), ""
         else:
-            detail, tail = f"{type(error).__name__}: {error}", traceback.format_exc()
+            detail, tail = f"{type(error).__name__}: {error}{_space(error, into)}", traceback.format_exc()
         where = f" while reading OBSID {ctx.current}" if ctx.current is not None else ""
         print(
             f"{tail}{manifest['test']} {subtask}{f' CCD{ccd}' if ccd else ''} crashed{where}: {detail}",
@@ -461,6 +462,16 @@ def execute(family, subtask, task, manifest_path, ccd, job, into, attempt="0") -
         },
     )
     return 0
+
+
+def _space(error: Exception, folder: Path) -> str:
+    """What is left of a full disk, for the message."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return ""
+    try:
+        return f" ({shutil.disk_usage(folder.parent).free / 1e6:.1f} MB free for {folder.parent}; make room and run again)"
+    except OSError:
+        return ""
 
 
 def _peak_mb() -> float | None:
