@@ -231,11 +231,14 @@ def test_crosstalk_pulls_and_errors():
         assert not made.reason
         others = [s for s in range(12) if s != victim]
         pulls += list(((made.coefficient - c[:, victim]) / made.err)[others])
-        errors += list(made.err[others])
+        # of a strong coupling the share at the lags is free: its error is at most 4 % of it
+        errors += [made.err[s] for s in others if abs(c[s, victim]) < 1e-4]
+        assert np.nanmax(made.err / np.maximum(0.04 * np.abs(c[:, victim]), 1.5 * 2.2e-6)) < 1
         assert math.isnan(made.coefficient[victim])
         assert np.nanmax(np.abs(made.quadratic / made.quadratic_err)) < 5
     assert_pulls(pulls, excess=0.05, what="coefficients")
-    assert np.median(errors) < 1.5 * 2.2e-6
+    assert np.median(errors) < 1.1 * 2.2e-6
+    assert np.max(errors) < 1.5 * 2.2e-6
 
 
 def test_lagged_coupling():
@@ -262,7 +265,9 @@ def test_four_waves_see_5e_6():
     together = crosstalk.combine(waves)
     mean, err, chi2 = together.coefficient, together.err, together.chi2
     others = [s for s in range(12) if s != 4]
-    assert np.median(err[others]) < 1.5 * 1.1e-6
+    assert np.max(err[others[1:]]) < 1.5 * 1.1e-6
+    assert err[0] < 0.005 * 8e-4
+    assert 5e-6 / np.median(err[others]) > 4  # what 5e-6 is seen at, on average
     assert mean[2] / err[2] > 3
     assert abs(mean[2] - 5e-6) < 3.3 * err[2]
     assert np.nanmax(chi2) < 25
@@ -273,6 +278,47 @@ def test_four_waves_see_5e_6():
     clean = crosstalk.summarise_victim(np.where(np.arange(12) < 2, 0.0, mean), err)
     assert clean.largest_upper95 < 6e-4
     assert clean.second_upper95 < 7.6e-5
+
+
+def test_patches_that_overlap_count_a_pixel_once():
+    """Spots of several channels close together, as on small CCDs: pulls stay those of the errors."""
+    rng = np.random.default_rng(12)
+    tile, spots_each = 80, 5
+    pulls = []
+    for _ in range(3):
+        c = draw(rng)
+        levels = np.repeat([0.05, 0.25, 0.5, 0.75, 0.9], [8, 6, 4, 2, 2]) * 55000
+        centres = np.array(
+            [(t * tile + tile // 2 + rng.integers(-16, 17), tile // 2 + rng.integers(-16, 17))
+             for _ in range(12) for t in range(spots_each)]
+        )  # fmt: skip
+        light = np.zeros((12, spots_each * tile, tile))
+        for n, (row, column) in enumerate(centres):
+            spot = spot_image(24.0, 24.0, (0.72, 0.72, 0.0))[14:35, 14:35]
+            light[n // spots_each, row - 10 : row + 11, column - 10 : column + 11] += spot / spot.max()
+        patches = []
+        for level in levels:
+            frame = level * (light + np.einsum("sij,sv->vij", light, c))
+            frame = np.rint(frame + 1.3 * rng.standard_normal(frame.shape))
+            cut = [crosstalk.cut_patches(q, centres[:, 0], centres[:, 1], RADIUS) for q in frame]
+            patches.append(np.stack(cut, axis=1))
+        patches = np.array(patches)
+        shared = crosstalk.nearer_to_others(centres, RADIUS)
+        y, x = np.mgrid[-RADIUS : RADIUS + 1, -RADIUS : RADIUS + 1]
+        seen = np.zeros((spots_each * tile, tile), int)
+        for (row, column), taken in zip(centres, ~shared, strict=True):
+            seen[row + y[taken], column + x[taken]] += 1
+        assert seen.max() == 1
+        for victim in range(12):
+            own = shared.copy()
+            for j, (row, column) in enumerate(centres):
+                for row_own, column_own in centres[victim * spots_each : (victim + 1) * spots_each]:
+                    own[j] |= np.hypot(row + y - row_own, column + x - column_own) <= 10
+            made = crosstalk.fit_victim(patches, victim, own)
+            known = made.err < 1e-4
+            pulls += list(((made.coefficient - c[:, victim]) / made.err)[known])
+    assert len(pulls) > 300
+    assert_pulls(pulls, excess=0.05, what="overlapping patches")
 
 
 def test_hot_pixels_and_cosmic_rays_do_not_make_crosstalk():

@@ -39,6 +39,32 @@ def cut_patches(quadrant: np.ndarray, rows: np.ndarray, columns: np.ndarray, rad
     return out
 
 
+def nearer_to_others(centres: np.ndarray, radius: int) -> np.ndarray:
+    """Pixels of each patch that belong to another one, which lies over it: nearer to that one's centre.
+
+    Counted twice, they would make errors too small.
+
+    Parameters
+    ----------
+    centres : int (n, 2), row and column
+
+    Returns
+    -------
+    ndarray of bool (n, s, s)
+    """
+    at = np.arange(-radius, radius + 1)
+    out = np.zeros((len(centres), 2 * radius + 1, 2 * radius + 1), bool)
+    for j, centre in enumerate(centres):
+        away = np.abs(centres - centre).max(axis=1)
+        for k in np.nonzero((away <= 2 * radius) & (np.arange(len(centres)) != j))[0]:
+            row, column = centres[k] - centre
+            distance = (at[:, None] - row) ** 2 + (at[None, :] - column) ** 2
+            inside = (np.abs(at - row) <= radius)[:, None] & (np.abs(at - column) <= radius)[None, :]
+            own = at[:, None] ** 2 + at[None, :] ** 2
+            out[j] |= inside & ((distance < own) | ((distance == own) & (k < j)))
+    return out
+
+
 def column_profile(quadrant: np.ndarray, rows: int = 256, reach: float = 8.0) -> np.ndarray:
     """Mean of about `rows` rows of each column, about the mean of all: the standing pattern of the columns.
 
@@ -102,7 +128,7 @@ def fit_victim(
     victim : int
         Its index in `CHANNELS`.
     own : ndarray of bool (patches, s, s)
-        Pixels near the victim's own spots.
+        Pixels to leave out: near the victim's own spots, or counted in another patch.
     lags : int
         Lags to each side.
     least : float

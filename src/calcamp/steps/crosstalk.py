@@ -89,16 +89,18 @@ def _blank(out, k: int, bad) -> None:
 
 def xtalk_build(ctx: runner.Context) -> None:
     """Table ``coupling``: the coefficients of every victim, all sources together."""
-    from calcamp.analysis.crosstalk import CHANNELS, fit_victim
+    import numpy as np
+
+    from calcamp.analysis.crosstalk import CHANNELS, fit_victim, nearer_to_others
 
     patches, spots = _load(ctx)
+    shared = nearer_to_others(np.array([spot[1:] for spot in spots]).reshape(-1, 2), _RADIUS)
     rows = []
     for v, victim in enumerate(CHANNELS):
         if patches is None:
             continue
-        made = fit_victim(
-            patches, v, _own(spots, victim, ctx), lags=ctx.options["lags"], least=ctx.options["source_adu"]
-        )
+        hidden = _own(spots, victim, ctx) | shared
+        made = fit_victim(patches, v, hidden, lags=ctx.options["lags"], least=ctx.options["source_adu"])
         if made.reason:
             ctx.flag("BADFIT", f"cross-talk: {made.reason}", ccd=int(victim[0]), quadrant=victim[1])
         early = [k for k, shift in enumerate(made.shifts) if shift == -1]
@@ -107,14 +109,14 @@ def xtalk_build(ctx: runner.Context) -> None:
             if s == v:
                 continue
             # A source that shines almost only behind the victim's own spots says nothing of a coupling.
-            hidden = not made.err[s] <= ctx.options["largest_err"]
+            unseen = not made.err[s] <= ctx.options["largest_err"]
             rows.append(
                 {
                     "ccd": int(victim[0]),
                     "quadrant": victim[1],
                     "source": source,
-                    "coefficient": NAN if hidden else made.coefficient[s],
-                    "coefficient_err": NAN if hidden else made.err[s],
+                    "coefficient": NAN if unseen else made.coefficient[s],
+                    "coefficient_err": NAN if unseen else made.err[s],
                     "early": made.lag[early[0]] if early else NAN,
                     "early_err": made.lag_err[early[0]] if early else NAN,
                     "late": made.lag[late[0]] if late else NAN,
@@ -124,7 +126,7 @@ def xtalk_build(ctx: runner.Context) -> None:
                     "noise": made.noise,
                     "clipped": made.clipped,
                     "n": made.n,
-                    "flag": made.reason or ("behind the victim's own spots" if hidden else ""),
+                    "flag": made.reason or ("behind the victim's own spots" if unseen else ""),
                 }
             )
     if patches is None:
