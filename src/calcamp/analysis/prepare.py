@@ -8,7 +8,7 @@ of their own to flag.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
@@ -166,7 +166,7 @@ class Prepared:
         if self.dq_frame.flags.writeable:
             return self
         own = self.dq_frame.copy()
-        return replace(self, dq_frame=own, dq={q: quadrant_view(own, q, self.detector) for q in QUADRANTS})
+        return replace(self, dq_frame=own, dq={q: quadrant_view(own, q, self.detector) for q in self.dq})
 
 
 def _image(detector: Detector) -> tuple[slice, slice]:
@@ -299,6 +299,8 @@ def prepare(
     grow: int = 1,
     calibration: Calibration | None = None,
     out: np.ndarray | None = None,
+    dq_out: np.ndarray | None = None,
+    quadrants: Sequence[str] = QUADRANTS,
 ) -> Prepared:
     """Prepare one raw frame of one CCD.
 
@@ -328,6 +330,10 @@ def prepare(
     out : ndarray of float32, shape ``detector.ccd_shape``, optional
         Where the frame is written, e.g. that of an earlier frame no longer needed: saves the memory's first
         use, a quarter of the time.
+    dq_out : ndarray of uint32, shape ``detector.ccd_shape``, optional
+        The same for the data quality, which is written only when the frame has bits of its own.
+    quadrants : sequence of str, optional
+        Those wanted; the others are left as they are in memory and cannot be asked for.
 
     Returns
     -------
@@ -358,7 +364,7 @@ def prepare(
         )
     found: dict[str, np.ndarray | None] = {}
     offsets, lost, saturated = {}, {}, {}
-    for quadrant in QUADRANTS:
+    for quadrant in quadrants:
         mask = _scan_mask(calibration, quadrant, detector)
         offsets[quadrant] = measure_offsets(
             quadrant_view(raw, quadrant, detector),
@@ -378,15 +384,18 @@ def prepare(
 
     dq_frame = calibration.dq
     if any(bits is not None for bits in found.values()):
-        dq_frame = dq_frame.copy()
+        if dq_out is None:
+            dq_out = np.empty_like(dq_frame)
+        np.copyto(dq_out, dq_frame)
+        dq_frame = dq_out
         for quadrant, bits in found.items():
             if bits is not None:
                 quadrant_view(dq_frame, quadrant, detector)[...] |= bits
     return Prepared(
         frame,
         dq_frame,
-        {q: quadrant_view(frame, q, detector) for q in QUADRANTS},
-        {q: quadrant_view(dq_frame, q, detector) for q in QUADRANTS},
+        {q: quadrant_view(frame, q, detector) for q in quadrants},
+        {q: quadrant_view(dq_frame, q, detector) for q in quadrants},
         offsets,
         lost,
         saturated,
@@ -493,7 +502,7 @@ def _steps(chosen, calibration, offsets, saturation, grow, detector) -> list[str
     steps = [f"rows {first}-{last - 1} read", f"saturated from {level} ADU, grown by {grow} px"]
     if calibration.has_mask:
         steps.append("bad pixels flagged from products")
-    for quadrant in QUADRANTS:
+    for quadrant in offsets:
         used = offsets[quadrant]
         if used.method == "none":
             text = "no offset subtracted"

@@ -76,7 +76,7 @@ def extract(ctx: runner.Context) -> None:
     profiles = {q: {"keys": [], "value": [], "err": []} for q in QUADRANTS}
     for number, exposure in enumerate(ctx.readable(), 1):
         try:
-            prepared = ctx.prepared(exposure)
+            prepared = ctx.prepared(exposure, in_place=True)
         except RawError as error:
             ctx.exclude(exposure.obsid, f"{error.kind}: {error}")
             continue

@@ -52,7 +52,7 @@ def extract(ctx: runner.Context) -> None:
     register, rows = register_of(ctx), []
     for number, exposure in enumerate(ctx.readable(), 1):
         try:
-            prepared = ctx.prepared(exposure)
+            prepared = ctx.prepared(exposure, in_place=True)
         except RawError as error:
             ctx.exclude(exposure.obsid, f"{error.kind}: {error}")
             continue
@@ -182,7 +182,7 @@ def _read_half(ctx, quadrants, wanted) -> dict:
     profiles = {q: {} for q in quadrants}
     for number, exposure in enumerate(chosen, 1):
         try:
-            prepared = ctx.prepared(exposure)
+            prepared = ctx.prepared(exposure, quadrants=quadrants, in_place=True)
         except RawError as error:
             ctx.exclude(exposure.obsid, f"{error.kind}: {error}")
             continue

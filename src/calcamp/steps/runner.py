@@ -227,8 +227,13 @@ class Context:
                 return {q: (gain, err, False) for q, (gain, err) in found.items()}
         return dict.fromkeys(QUADRANTS, (self.detector.nominal_gain, None, True))
 
-    def prepared(self, exposure: Exposure, ccd: int | None = None):
-        """Prepared image of `exposure` (`calcamp.analysis.prepare.Prepared`), as rule `prep` would write it."""
+    def prepared(
+        self, exposure: Exposure, ccd: int | None = None, quadrants=QUADRANTS, in_place: bool = False
+    ):
+        """Prepared image of `exposure` (`calcamp.analysis.prepare.Prepared`), as rule `prep` would write it.
+
+        With `in_place` the arrays of the frame before are used again: for loops that keep no frame, a third faster.
+        """
         from calcamp.analysis.prepare import prepare
 
         vstart = int(exposure.values.get("vstart") or 0)
@@ -241,7 +246,18 @@ class Context:
             vstart=vstart,
             vend=vend,
             calibration=self.calibration(vstart, vend),
+            quadrants=quadrants,
+            **(self._frame_room() if in_place else {}),
         )
+
+    def _frame_room(self) -> dict:
+        """Arrays for one prepared frame, made once."""
+        if "room" not in self._cache:
+            import numpy as np
+
+            shape = self.detector.ccd_shape
+            self._cache["room"] = {"out": np.empty(shape, np.float32), "dq_out": np.empty(shape, np.uint32)}
+        return self._cache["room"]
 
     # ---- leaving results -------------------------------------------------------------------------
     def write_table(
