@@ -21,8 +21,8 @@ from calcamp.analysis.statistics import NAN, about
 #: Step of the stored half-differences, ADU: far below the noise of a pixel.
 STEP = 0.25
 _LARGEST = 32000
-#: Rows worked on at a time: the templates of a block stay in the processor's cache.
-_BLOCK = 32
+#: Pairs worked on at a time: their values for all templates stay in the processor's cache.
+_PAIRS = 4096
 
 
 @dataclass(frozen=True)
@@ -143,8 +143,9 @@ def significance(stack: Sequence[np.ndarray], white, shapes: np.ndarray, scale: 
     out = np.empty((rows, columns), np.float32)
     weights = np.ascontiguousarray((shapes @ white) * STEP, dtype=np.float32)
     inverse = (1.0 / scale).astype(np.float32)
-    for first in range(0, rows, _BLOCK):
-        last = min(first + _BLOCK, rows)
+    step = max(1, _PAIRS // columns)
+    for first in range(0, rows, step):
+        last = min(first + step, rows)
         block = np.stack([half[first:last].ravel() for half in stack]).astype(np.float32)
         found = weights @ block
         high, low = found.max(axis=0), found.min(axis=0)
