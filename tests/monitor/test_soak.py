@@ -15,8 +15,10 @@ from tests.monitor.monitor_support import KEYS, START, Client, Day, free_port, n
 
 pytestmark = pytest.mark.full
 HOURS = 72
-STEP_S = 1200  # seconds of the campaign written at a time, one step a second: 1200 times faster than life
-EXPOSURES_PER_STEP = 14
+STEP_S = (
+    3600  # seconds of the campaign written at a time, one step a second: up to 3600 times faster than life
+)
+EXPOSURES_PER_STEP = 40
 TOKEN = "soak-" + "t" * 24
 
 
@@ -48,7 +50,7 @@ class Campaign:
             with open(path, "a", newline="") as stream:
                 stream.write(head + "".join(part))
         for k in range(EXPOSURES_PER_STEP):
-            self.day.expose(self.obsid, images=n % 9 == 0 and k == 0)
+            self.day.expose(self.obsid, images=n % 3 == 0 and k == 0)
             self.obsid += 1
 
 

@@ -330,6 +330,18 @@ def test_limit_of_messages_an_hour_holds_back_and_merges():
     assert box.next_for("mail", now + 3600, 4) is None
 
 
+def test_a_server_dead_for_days_loses_no_warning():
+    box = Outbox()
+    message = {"severity": 1, "long": "w", "short": "w", "spoken": "w", "keys": []}
+    for k in range(700):
+        box.add({**message, "title": f"w{k}", "severity": 2 if k == 5 else 1}, [EMAIL], float(k))
+    box = Outbox(json.loads(json.dumps(box.as_json())))
+    assert len(box.messages) == 500
+    assert (box.messages[0]["severity"], box.messages[0]["count"]) == (2, 201)
+    text = " ".join(m["long"] + " " + m["title"] for m in box.messages).split()
+    assert {f"w{k}" for k in range(700)} <= set(text)
+
+
 def test_a_warning_goes_out_without_a_table():
     from calcamp.monitor.alarms import Effect
 

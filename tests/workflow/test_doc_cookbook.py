@@ -118,7 +118,7 @@ def test_keys_and_commands_named_exist(page):
     from calcamp.config.session import Session, TestEntry, Wait
 
     text = page.read_text()
-    for name in set(re.findall(r"(?:`|\$ )calcamp ([a-z-]+)", text)):
+    for name in set(re.findall(r"(?:`|\$ )calcamp ([a-z][a-z0-9-]*)", text)):
         assert name in available(), name
     keys = {*Session.model_fields, *TestEntry.model_fields, *Wait.model_fields}
     for key in re.findall(r"`([a-z_]+):[ `]", text):

@@ -11,7 +11,7 @@ from calcamp.monitor.settings import Channel
 
 RETRY_S = (5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 HOUR = 3600.0
-KEPT = 500  # messages kept in the queue at most
+KEPT = 500  # messages kept one by one in the queue; the oldest become one
 
 
 class Outbox:
@@ -42,8 +42,29 @@ class Outbox:
         self.next_id += 1
         if waiting:
             self.messages.append(message)
-            del self.messages[:-KEPT]
+            while len(self.messages) > KEPT:
+                self._fold()
         return message
+
+    def _fold(self) -> None:
+        """Make one of the two oldest messages, so that a server dead for days costs no disk and no warning."""
+        first, second = self.messages[:2]
+        folded = [*first.get("folded", [first["title"]]), second["title"]]
+        count = first.get("count", 1) + 1
+        title = f"calcamp monitor: {count} warnings could not be sent, the last: {second['title']}"
+        self.messages[:2] = [
+            {
+                **second,
+                "severity": max(first["severity"], second["severity"]),
+                "title": title[:300],
+                "short": title[:300],
+                "long": f"{count} warnings could not be sent. The last of them:\n"
+                + "\n".join(folded[-1000:]),
+                "folded": folded[-1000:],
+                "count": count,
+                "waiting": [*first["waiting"], *(c for c in second["waiting"] if c not in first["waiting"])],
+            }
+        ]
 
     def waiting(self, channel: str) -> list[dict]:
         return [m for m in self.messages if channel in m["waiting"]]
