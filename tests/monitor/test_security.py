@@ -177,6 +177,14 @@ def test_the_command_listens_on_loopback_only(tmp_path):
 
     try:
         assert wait_for(found, 40) == [f"0100007F:{port:04X}"]
+        second = subprocess.run(
+            [*command, "--state", str(tmp_path / "t")], capture_output=True, text=True, timeout=60
+        )
+        assert (second.returncode, f"port {port}" in second.stderr, "--port" in second.stderr) == (
+            2,
+            True,
+            True,
+        )
         assert ((tmp_path / "s" / "monitor.token").stat().st_mode & 0o777) == 0o600
     finally:
         process.terminate()

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.monitor.monitor_support import KEYS, LIMITS, Day, wait_for, webhook
 
 from calcamp.data.files import InputError
+from calcamp.monitor.acquisition import _share
 from calcamp.monitor.housekeeping import Bounds, History, HouseKeepingWatch, QuickParser
 from calcamp.monitor.log import EventLog
 from calcamp.monitor.messages import compose
@@ -435,6 +436,23 @@ def test_session_progress_wrong_rows_and_verdicts(tmp_path):
     monitor.session.look()
     assert "D11.yaml" in monitor.session.fault
     assert monitor.session.progress, "what was known stays"
+
+
+def test_rows_of_the_log_share_equal_values_and_keep_them():
+    before = {"a": 1.5, "b": 0.0, "c": "BIAS01" * 2, "d": 1, "e": None}
+    row = {
+        "a": float("1.5"),
+        "b": -0.0,
+        "c": "".join(["BIAS01", "BIAS01"]),
+        "d": 1.0,
+        "e": "",
+        "f": float("nan"),
+    }
+    copy = dict(row)
+    _share(row, before)
+    assert row["a"] is before["a"]
+    assert row["c"] is before["c"]
+    assert repr(row) == repr(copy), "the sign of zero, types and NaN stay"
 
 
 def test_heartbeat(tmp_path):

@@ -180,6 +180,7 @@ def _run(
     private = host not in ("127.0.0.1", "localhost", "::1")
     hosts = server.allowed_hosts(host, port, more)
     web = server.serve(server.make_app(watched, token, hosts, private), host, port)
+    listening = _listen(host, port)
     looker = threading.Thread(target=watched.run, name="monitor")
     looker.start()
     shown = "127.0.0.1" if host in ("0.0.0.0", "127.0.0.1") else host
@@ -188,10 +189,26 @@ def _run(
         # the server ends on these and raises them once more when it has ended: nothing is left to do then
         signal.signal(number, lambda *_: None)
     try:
-        web.run()
+        web.run(sockets=[listening])
     finally:
         watched.stop()
         looker.join(20)
         lock.release()
     if not web.started:
         raise typer.Exit(1)
+
+
+def _listen(host: str, port: int):
+    """A socket that listens before the address is printed; `InputError` when the port is taken."""
+    import socket
+
+    from calcamp.data.files import InputError
+
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server(address, family=family, backlog=200)
+    except OSError as error:
+        raise InputError(
+            f"the page cannot be served on {host}, port {port} ({error.strerror or error})",
+            remedy="Another monitor may run; give this one another --port",
+        ) from error

@@ -67,6 +67,7 @@ class LogWatch:
                 return self._anew()
             for row in rows:
                 if len(self.log.rows) < MAX_ROWS:
+                    _share(row, self.log.rows[-1] if self.log.rows else {})
                     new += self._merger.add(row)
             for name in follower.parser.columns:
                 if name not in self.log.columns:
@@ -111,6 +112,14 @@ class LogWatch:
             "from": after,
             "rows": [[row.get(c) for c in columns] for row in self.log.rows[after:]],
         }
+
+
+def _share(row: dict, before: dict) -> None:
+    """Let equal values of two rows be one object: most of the 81 columns repeat, and a week of rows stays small."""
+    for name, value in row.items():
+        known = before.get(name)
+        if type(known) is type(value) and known == value and (value != 0 or str(known) == str(value)):
+            row[name] = known
 
 
 def _time_of(exposure) -> datetime | None:

@@ -47,13 +47,13 @@ class History:
     ----------
     dtype : of the values kept. float32 saves half the memory; judge the rows that `add` returns, or `last`,
         for a reading on its limit is out of it when rounded.
-    most : rows kept one by one (a day at 1 s, and half a day more); of older ones the lowest and the highest
+    most : rows kept (a day at 1 s, `FULL`, and some hours until they are thinned); of older ones the lowest and the highest
         of every 20, so that a monitor that runs for weeks stays small. None: all.
     """
 
     FULL, BIN = 86_400, 20
 
-    def __init__(self, dtype=np.float32, most: int | None = 130_000):
+    def __init__(self, dtype=np.float32, most: int | None = 100_000):
         self.keys: list[str] = []
         self.n = 0
         self.total = 0  # rows that came

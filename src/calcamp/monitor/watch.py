@@ -31,6 +31,7 @@ STATE_SCHEMA = 1
 SAVE_POSITIONS_S = 30.0
 HEARTBEAT_S = 20.0  # monitor.alive is written so often: its age tells from outside whether the monitor lives
 TREND_S = 300.0  # the trend arrow compares with readings this long ago
+TRIM_S = 600.0  # what the C library holds back after large answers is given back so often
 SOURCE_SEVERITY = {"HK_STOPPED": 2}  # the others: 1
 
 
@@ -253,6 +254,8 @@ class Monitor:
             self.look()
             if self._is_due("heartbeat", HEARTBEAT_S):
                 self._guarded("heartbeat", self._beat)
+            if self._is_due("memory", TRIM_S):
+                self._guarded("memory", give_back_memory)
             pause = 0.0 if self.hk.loading else self.settings.periods.house_keeping
             self._stopping.wait(max(0.0, pause - (time.monotonic() - begin)))
         with self._lock:
@@ -586,6 +589,15 @@ class Monitor:
                 )
             )
         return found
+
+
+def give_back_memory() -> None:
+    """Let glibc return free pages to the system; nothing where there is no glibc."""
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _finite(values: np.ndarray) -> list:

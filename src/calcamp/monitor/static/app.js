@@ -147,7 +147,9 @@ function limitHook(limits) {
     for (const [name, colour, width] of draws) for (const y of limits[name] || []) {
       const at = u.valToPos(y, "y", true), top = u.bbox.top, foot = top + u.bbox.height;
       if (name === "safe" && (at < top || at > foot)) { /* out of view: named at the edge it lies beyond */
-        ctx.fillStyle = colour; ctx.font = 11 * devicePixelRatio + "px sans-serif"; ctx.textAlign = "right"; ctx.fillText((at < top ? "limit ▲ " : "limit ▼ ") + number(y), u.bbox.left + u.bbox.width - 4, at < top ? top + 12 * devicePixelRatio : foot - 4 * devicePixelRatio); continue;
+        const r = devicePixelRatio, words = (at < top ? "limit ▲ " : "limit ▼ ") + number(y), base = at < top ? top + 12 * r : foot - 4 * r;
+        ctx.font = 11 * r + "px sans-serif"; ctx.textAlign = "left"; const wide = ctx.measureText(words).width;
+        ctx.fillStyle = "rgba(255,255,255,.85)"; ctx.fillRect(u.bbox.left, base - 11 * r, wide + 8 * r, 15 * r); ctx.fillStyle = colour; ctx.fillText(words, u.bbox.left + 4 * r, base); continue;
       }
       ctx.strokeStyle = colour; ctx.lineWidth = width * devicePixelRatio; ctx.setLineDash([6, 4]);
       ctx.beginPath(); ctx.moveTo(u.bbox.left, at); ctx.lineTo(u.bbox.left + u.bbox.width, at); ctx.stroke();
@@ -182,7 +184,7 @@ function fillPlotChoices() {
   const pages = Math.max(1, Math.ceil(plotKeys().length / 9)), p = $("plots-page");
   if (p.options.length !== pages) { p.replaceChildren(...Array.from({ length: pages }, (_, i) => { const o = make("option", i + 1 + " of " + pages); o.value = i; return o; })); }
 }
-function plotKeys() { const kind = $("plots-kind").value; return state.keys.map((k) => k.key).filter((k) => !kind || kind === "as in the file" || kindOf(k) === kind); }
+function plotKeys() { const kind = $("plots-kind").value, keys = state.keys.map((k) => k.key); return !kind || kind === "as in the file" ? keys : keys.filter((k) => kindOf(k) === kind).sort(); }
 async function loadPlots() {
   const keys = plotKeys().slice(9 * +($("plots-page").value || 0)).slice(0, 9), span = +$("plots-span").value;
   if (!keys.length) return;
@@ -261,7 +263,7 @@ async function showImage(id) {
   obsid = id; imageShown = id === state.image.last ? id + ":" + state.image.ccds : null; $("image-obsid").value = id;
   const got = await get("/api/quicklook/" + id), stretch = $("image-stretch").value;
   if (obsid !== id) return;
-  $("image-note").textContent = Object.keys(got.ccds).length ? "OBSID " + id + (followLast ? ", the last image" : "") + (got.info ? ": " + [got.info.test, got.info.exptime === null ? "" : got.info.exptime + " s", got.info.wave === null ? "" : "filter " + got.info.wave, got.info.source].filter(Boolean).join(", ") : "") : "No image of OBSID " + id + " in the day-folder.";
+  $("image-note").textContent = Object.keys(got.ccds).length ? "OBSID " + id + (followLast ? ", the last image" : "") + (got.info ? ": " + [got.info.test, got.info.exptime === null ? "" : number(got.info.exptime) + " s", got.info.wave === null ? "" : "filter " + got.info.wave, got.info.source].filter(Boolean).join(", ") : "") : "No image of OBSID " + id + " in the day-folder.";
   $("images").replaceChildren(...["1", "2", "3"].map((c) => {
     const fig = make("figure"), item = got.ccds[c]; fig.tabIndex = 0; const caption = make("figcaption", "CCD" + c + " "); if (item && item.name) caption.append(make("small", item.name)); fig.append(caption); fig.dataset.ccd = c;
     if (!item) { fig.append(make("p", "no image yet", "hint")); return fig; }
