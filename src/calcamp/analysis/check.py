@@ -287,9 +287,10 @@ def _filled(counts: np.ndarray, bit: int) -> bool:
     Flats and injected lines stand far above the scans: nothing lies between, and no bit is to blame. A stuck bit
     leaves gaps of its own size only, so values are taken together across such gaps, not across wider ones.
     """
+    width = 1 << bit
     values = np.flatnonzero(counts)
     # 16 levels more: in sparse histograms single levels are empty by chance.
-    edges = np.flatnonzero(np.diff(values) > (1 << bit) + 16)
+    edges = np.flatnonzero(np.diff(values) > width + 16)
     for group in np.split(values, edges + 1):
         inner = counts[group[0] : group[-1] + 1]
         total = inner.sum()
@@ -297,6 +298,14 @@ def _filled(counts: np.ndarray, bit: int) -> bool:
             continue
         cumulative = np.cumsum(inner)
         low, high = np.searchsorted(cumulative, (0.00135 * total, 0.99865 * total))
-        if high - low >= 1 << (bit + 1):
-            return True
+        if high - low < 2 * width:
+            continue
+        # A few dead pixels may bridge the way from the scans to a faint flat: both rims of a gap must be populated.
+        window = max(width // 4, 1)
+        least = 0.05 * total * window / (high - low)
+        for k in np.flatnonzero(np.diff(group) > width):
+            below, above = group[k] - group[0], group[k + 1] - group[0]
+            rims = inner[max(0, below + 1 - window) : below + 1].sum(), inner[above : above + window].sum()
+            if min(rims) >= least:
+                return True
     return False

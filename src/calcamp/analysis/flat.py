@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from calcamp.analysis.ptc import FDR, expand, tile_means, tile_variances
+from calcamp.analysis.ptc import FDR, block_sums, outside, strips, tile_means, tile_variances
 from calcamp.analysis.statistics import NAN, about, fit_linear
 
 #: Relative signal below which a pixel does not answer to light.
@@ -82,32 +82,33 @@ class Stack:
         _, variance = tile_variances(difference, out, self.edges)
         for _ in range(2):
             wide = 5.5 * np.sqrt(np.nan_to_num(variance, nan=1.0))
-            _, variance = tile_variances(
-                difference, out | (np.abs(difference) > expand(wide, self.edges)), self.edges
-            )
+            _, variance = tile_variances(difference, out | outside(difference, wide, self.edges), self.edges)
         self._variances.append(0.5 * variance)
 
     def _spread(self) -> np.ndarray | None:
         return np.sqrt(np.mean(self._variances, axis=0)) if self._variances else None
 
     def _accumulate(self, scaled, mask) -> None:
-        keep = np.ones(scaled.shape, bool) if mask is None else ~mask
-        if self._noise is not None:
-            inner = len(self._variances) > 1  # a median of three has a noise of its own
-            width = expand(
-                np.nan_to_num(self.sigma * self._noise * (1.3 if inner else 1.5), nan=1e9), self.edges
-            )
-            bright = np.abs(scaled - self._reference) > width
-            bright &= keep
-            if bright.any():
-                self.rejected += int(np.count_nonzero(bright))
-                keep &= ~bright
         half = self._number % 2
         while len(self.sums) < 2:
             self.sums.append(np.zeros(scaled.shape, np.float32))
             self.counts.append(np.zeros(scaled.shape, np.uint8))
-        self.sums[half] += np.where(keep, scaled, np.float32(0.0))
-        self.counts[half] += keep
+        self.sums[half] += scaled
+        self.counts[half] += 1
+        # Few pixels are left out: they are added with the others, and taken off again.
+        out = np.zeros(0, np.intp) if mask is None else np.flatnonzero(mask)
+        if self._noise is not None:
+            inner = len(self._variances) > 1  # a median of three has a noise of its own
+            width = np.nan_to_num(self.sigma * self._noise * (1.3 if inner else 1.5), nan=1e9)
+            bright = outside(scaled - self._reference, width, self.edges)
+            if mask is not None:
+                bright &= ~mask
+            bright = np.flatnonzero(bright)
+            self.rejected += bright.size
+            out = np.concatenate([out, bright])
+        if out.size:
+            self.sums[half].reshape(-1)[out] -= scaled.reshape(-1)[out]
+            self.counts[half].reshape(-1)[out] -= 1
         self._number += 1
         if self._last is not None and len(self._variances) < 5:
             self._noise_of(scaled - self._last, None if mask is None else mask, None)
@@ -181,22 +182,19 @@ def illumination_model(image: np.ndarray, mask: np.ndarray | None = None, box: i
         good &= ~mask
     filled = np.where(good, image, np.float32(0.0))
 
-    def boxed(values):
-        return np.add.reduceat(
-            np.add.reduceat(values, rows[:-1], axis=0, dtype=np.float64), columns[:-1], axis=1
-        )
-
-    number = boxed(good)
+    boxes = (rows, columns)
+    number, total = block_sums(good, boxes), block_sums(filled, boxes)
     with np.errstate(invalid="ignore", divide="ignore"):
-        mean = boxed(filled) / number
-    wide = expand(np.nan_to_num(mean), (rows, columns))
-    odd = good & (np.abs(filled - wide) > 0.3 * wide)
-    if odd.any():
-        good &= ~odd
-        number = boxed(good)
-        filled[odd] = 0.0
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = boxed(filled) / number
+        mean = total / number
+    for i, (cut, level) in enumerate(strips(np.nan_to_num(mean), boxes)):
+        odd = good[cut] & (np.abs(filled[cut] - level) > np.float32(0.3) * level)
+        left = np.flatnonzero(odd)
+        if left.size:
+            box = np.repeat(np.arange(len(columns) - 1), np.diff(columns))[left % odd.shape[1]]
+            number[i] -= np.bincount(box, minlength=len(columns) - 1)
+            total[i] -= np.bincount(box, filled[cut].reshape(-1)[left], len(columns) - 1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = total / number
     mean = _fill(np.where(number > 0, mean, NAN))
     if not np.isfinite(mean).all():
         return np.full(image.shape, NAN, np.float32)
@@ -281,15 +279,11 @@ def measure_prnu(
     good &= np.abs(both - 0.5 * (high + low)) < sigma * spread
     factor = clip_factors(float(sigma))[0] ** 2
 
-    def blocks(values):
-        return np.add.reduceat(
-            np.add.reduceat(values, edges[0][:-1], axis=0, dtype=np.float64), edges[1][:-1], axis=1
-        )
-
-    one, two = np.where(good, one, 0.0), np.where(good, two, 0.0)
-    n, s1, s2, s12, s11 = (
-        blocks(v).reshape(-1) for v in (good, one, two, one * two, (0.5 * (one + two)) ** 2)
+    one, two = np.where(good, one, np.float32(0.0)), np.where(good, two, np.float32(0.0))
+    n, s1, s2, s12, s11, s22 = (
+        block_sums(v, edges).reshape(-1) for v in (good, one, two, one * two, one * one, two * two)
     )
+    s11 = 0.25 * (s11 + s22 + 2.0 * s12)  # of the mean of the halves
 
     def covariance(keep):
         total = n[keep].sum()

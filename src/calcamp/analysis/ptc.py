@@ -65,7 +65,6 @@ def tile_means(
     rows, columns = edges
     shape = (len(rows) - 1, len(columns) - 1)
     mean, std, n = np.full(shape, NAN), np.full(shape, NAN), np.zeros(shape)
-    starts = np.asarray(columns[:-1])
     widths = np.diff(columns)
     # about a thousand pixels set the window of a tile
     step = 8 if (rows[-1] - rows[0]) * (columns[-1] - columns[0]) > (1 << 20) else 4
@@ -79,22 +78,67 @@ def tile_means(
             if sample.size < 16:
                 sample = strip[:, c0:c1] if bad is None else strip[:, c0:c1][~bad[:, c0:c1]]
             if sample.size:
-                low, middle, high = np.percentile(sample, (15.87, 50.0, 84.13))
+                ordered = np.sort(sample, axis=None)
+                low, middle, high = ordered[(np.array((0.1587, 0.5, 0.8413)) * (sample.size - 1)).astype(int)]
                 centre[j], half[j] = middle, sigma * max(0.5 * (high - low), 0.5)
-        deviation = strip - np.repeat(centre, widths)[None, :]
-        keep = np.abs(deviation) <= np.repeat(half, widths)[None, :]
+        deviation = strip - np.repeat(centre, widths)
+        beyond = np.abs(deviation) > np.repeat(half, widths)
         if bad is not None:
-            keep &= ~bad
-        deviation *= keep
-        total = np.add.reduceat(deviation.sum(axis=0, dtype=np.float64), starts)
-        square = np.add.reduceat(np.einsum("ij,ij->j", deviation, deviation, dtype=np.float64), starts)
-        number = np.add.reduceat(keep.sum(axis=0, dtype=np.int64), starts)
+            beyond |= bad
+        number, total, square = _tile_sums(deviation, columns, beyond)
         with np.errstate(invalid="ignore", divide="ignore"):
             shift = total / number
             mean[i] = np.where(number > 0, centre + shift, NAN)
             std[i] = np.sqrt(np.maximum(square / number - shift**2, 0.0))
         n[i] = number
     return mean, std, n
+
+
+def _tile_sums(block: np.ndarray, columns: Sequence[int], out: np.ndarray | None):
+    """(pixels, sum, sum of squares) of the tiles of a strip, without the pixels `out`."""
+    starts, widths = np.asarray(columns[:-1]), np.diff(columns)
+    number = (block.shape[0] * widths).astype(float)
+    left = np.flatnonzero(out) if out is not None else np.zeros(0, np.intp)
+    if left.size > 0.02 * block.size:
+        keep = ~out
+        block = np.where(keep, block, np.float32(0.0))
+        number = np.add.reduceat(keep.sum(axis=0, dtype=np.int64), starts).astype(float)
+        left = left[:0]
+    total = np.add.reduceat(block.sum(axis=0, dtype=np.float64), starts)
+    square = np.add.reduceat(np.einsum("ij,ij->j", block, block, dtype=np.float64), starts)
+    if left.size:
+        # Few pixels: what they hold is taken off the sums, which is faster than to blank them.
+        tile = np.repeat(np.arange(len(widths)), widths)[left % block.shape[1]]
+        value = block.reshape(-1)[left].astype(np.float64)
+        number -= np.bincount(tile, minlength=len(widths))
+        total -= np.bincount(tile, value, minlength=len(widths))
+        square -= np.bincount(tile, value**2, minlength=len(widths))
+    return number, total, square
+
+
+def block_sums(values: np.ndarray, edges: tuple[Sequence[int], Sequence[int]]) -> np.ndarray:
+    """Sums over tiles, float64; a strip at a time, which keeps to the processor's cache."""
+    return np.array(
+        [
+            np.add.reduceat(values[r0:r1].sum(axis=0, dtype=np.float64), edges[1][:-1])
+            for r0, r1 in pairwise(edges[0])
+        ]
+    )
+
+
+def strips(values: np.ndarray, edges: tuple[Sequence[int], Sequence[int]]):
+    """A value per tile for images: (rows, value of each column) of every row of tiles, float32."""
+    widths = np.diff(edges[1])
+    for row, (r0, r1) in zip(values, pairwise(edges[0]), strict=True):
+        yield slice(r0, r1), np.repeat(row.astype(np.float32), widths)
+
+
+def outside(image: np.ndarray, windows: np.ndarray, edges: tuple[Sequence[int], Sequence[int]]) -> np.ndarray:
+    """True where the absolute value exceeds the window of its tile."""
+    found = np.empty(image.shape, bool)
+    for rows, window in strips(windows, edges):
+        np.greater(np.abs(image[rows]), window, out=found[rows])
+    return found
 
 
 # ---- one pair ---------------------------------------------------------------------------------------
@@ -165,9 +209,7 @@ def measure_pair(
     good = (n1 > 0.2 * area) & (n2 > 0.2 * area) & (mean1 > 0) & (mean2 > 0)
     full = np.zeros(good.shape, bool)
     if saturated is not None:
-        count = np.add.reduceat(
-            np.add.reduceat(saturated, rows[:-1], axis=0, dtype=np.int64), columns[:-1], axis=1
-        )
+        count = block_sums(saturated, edges)
         full = count > SATURATED_SHARE * area
         good &= ~full
     if good.sum() < 1:
@@ -180,8 +222,10 @@ def measure_pair(
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = 0.5 * (mean1 + mean2)
         factor1, factor2 = (np.where(good, mean / m, 0.0) for m in (mean1, mean2))
-    difference = first * expand(factor1, edges)
-    difference -= second * expand(factor2, edges)
+    difference = np.empty(first.shape, np.float32)
+    for (cut, one), (_, two) in zip(strips(factor1, edges), strips(factor2, edges), strict=True):
+        np.multiply(first[cut], one, out=difference[cut])
+        difference[cut] -= second[cut] * two
     bad = expand(~good, edges) > 0 if not good.all() else None
     if mask is not None and mask.any():
         bad = mask | bad if bad is not None else mask.copy()
@@ -256,8 +300,7 @@ def _clip(difference, bad, mean, good, edges, sigma):
     out = np.zeros(difference.shape, bool) if bad is None else bad
     clipped = np.zeros(0, np.intp)
     for _ in range(3):
-        window = expand(np.nan_to_num(sigma * np.maximum(spread, 0.5)), edges)
-        beyond = np.abs(difference) > window
+        beyond = outside(difference, np.nan_to_num(sigma * np.maximum(spread, 0.5)), edges)
         if bad is not None:
             beyond &= ~bad
         found = np.flatnonzero(beyond)
@@ -278,18 +321,9 @@ def _clip(difference, bad, mean, good, edges, sigma):
 def tile_variances(difference, out, edges) -> tuple[np.ndarray, np.ndarray]:
     """(pixels, variance) per tile without the pixels left out."""
     rows, columns = edges
-    any_out = out.any()
     counts, variances = [], []
     for r0, r1 in pairwise(rows):
-        block = difference[r0:r1]
-        if any_out:
-            keep = ~out[r0:r1]
-            block = block * keep
-            n = np.add.reduceat(keep.sum(axis=0, dtype=np.int64), columns[:-1]).astype(float)
-        else:
-            n = (r1 - r0) * np.diff(columns).astype(float)
-        total = np.add.reduceat(block.sum(axis=0, dtype=np.float64), columns[:-1])
-        square = np.add.reduceat(np.einsum("ij,ij->j", block, block, dtype=np.float64), columns[:-1])
+        n, total, square = _tile_sums(difference[r0:r1], columns, out[r0:r1])
         with np.errstate(invalid="ignore", divide="ignore"):
             variances.append(square / n - (total / n) ** 2)
         counts.append(n)
@@ -306,7 +340,8 @@ def normality(difference, out, spread, edges, rng=None, size: int = 10_000) -> f
     step = max(1, int(math.sqrt(difference.size / size)))
     start = 0 if rng is None else int(rng.integers(step))
     cut = (slice(start, None, step), slice(start, None, step))
-    scale = expand(np.nan_to_num(spread), edges)[cut]
+    columns = np.repeat(np.nan_to_num(spread), np.diff(edges[1]), axis=1)[:, cut[1]]
+    scale = np.repeat(columns.astype(np.float32), np.diff(edges[0]), axis=0)[cut[0]]
     keep = ~out[cut] & (scale > 0)
     z = difference[cut][keep] / scale[keep]
     n = z.size
@@ -461,13 +496,12 @@ class CovarianceFit:
         return not self.reason
 
     @property
-    def read_noise(self) -> float:
-        """ADU."""
-        return math.sqrt(max(self.noise[0, 0], 0.0)) / self.gain
-
-    @property
-    def read_noise_err(self) -> float:
-        return self.noise_err[0, 0] / (2 * max(self.read_noise, 1e-3) * self.gain**2)
+    def read_noise(self) -> tuple[float, float, bool]:
+        """(noise at zero signal in ADU, standard error, whether it is a limit); with less than two sigma a 95 % limit."""
+        n, err = float(self.noise[0, 0]), float(self.noise_err[0, 0])
+        if not n > 2.0 * err:
+            return math.sqrt(max(n, 0.0) + 1.645 * err) / self.gain, NAN, True
+        return math.sqrt(n) / self.gain, err / (2.0 * math.sqrt(n) * self.gain), False
 
     @property
     def sum_a(self) -> tuple[float, float]:

@@ -1147,6 +1147,10 @@ def _autocorrelation(work: np.ndarray, shape: tuple[int, int], lags: int) -> np.
     return np.stack([even - odd, even + odd])
 
 
+#: Missing pixels up to which pairs are counted one by one instead of by a Fourier transform.
+_FEW = 4000
+
+
 def _lag_counts(
     good: np.ndarray | None, size: tuple[int, int], shape: tuple[int, int], lags: int
 ) -> np.ndarray:
@@ -1154,7 +1158,28 @@ def _lag_counts(
     if good is None:
         full = np.outer(size[0] - np.arange(lags), size[1] - np.arange(lags)).astype(float)
         return np.stack([full, full])
+    bad = np.flatnonzero(~good)
+    if bad.size <= _FEW:
+        return _few_counts(bad, size, lags)
     return np.rint(_autocorrelation(good.astype(np.float32), shape, lags))
+
+
+def _few_counts(bad: np.ndarray, size: tuple[int, int], lags: int) -> np.ndarray:
+    """The same where few pixels are missing, `bad` their places in the flat image, sorted: pairs lost are counted."""
+    (rows, columns), out = size, np.zeros((2, lags, lags))
+    r, c = np.divmod(bad, columns)
+    for side, sign in enumerate((1, -1)):
+        for i in range(lags):
+            for j in range(lags):
+                second = (r < rows - i) & ((c < columns - j) if sign > 0 else (c >= j))
+                first = (r >= i) & ((c >= j) if sign > 0 else (c < columns - j))
+                partner = bad[second] + i * columns + sign * j
+                at = np.searchsorted(bad, partner)
+                at[at == bad.size] = 0
+                both = np.count_nonzero(bad[at] == partner) if partner.size else 0
+                lost = np.count_nonzero(second) + np.count_nonzero(first) - both
+                out[side, i, j] = (rows - i) * (columns - j) - lost
+    return out
 
 
 def pair_counts(mask: np.ndarray, lags: int = 8) -> np.ndarray:

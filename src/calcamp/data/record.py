@@ -231,11 +231,13 @@ def headline_text(headline: Sequence[Mapping]) -> str:
         else:
             text = f"{min(values):.4g} to {max(values):.4g}"
         where = f" ({', '.join(others)})" if others else ""
-        below = "<= " if any(entry.get("is_limit") for entry in entries) else ""
+        sign = ">= " if quantity in _LOWER_LIMITS else "<= "
+        below = sign if any(entry.get("is_limit") for entry in entries) else ""
         parts.append(f"{quantity}{where} {below}{text} {unit}".rstrip())
     return "; ".join(parts)
 
 
+_LOWER_LIMITS = ("full_well", "bloom_level")  # signals that were not reached: docs/quantities.md
 _HEADLINE_KEYS = {"quantity", "ccd", "quadrant", "value", "err", "unit", "n", "is_limit", "flag", "label"}
 
 

@@ -28,7 +28,9 @@ def headline(case: Case) -> list[dict]:
         err = None if is_limit else row.get("full_well_err")
         item = entry("full_well", row.get("full_well"), err, row.get("n"), ccd=ccd, quadrant=quadrant)
         out.append({**item, "is_limit": is_limit})
-    out += from_table(table, "ptc_read_noise", "read_noise")
+    for item in from_table(table, "ptc_read_noise", "read_noise"):
+        row = rows.get((item["ccd"], item["quadrant"]), {})
+        out.append({**item, "is_limit": bool(row.get("read_noise_is_limit"))})
     for name in ("a00", "a01", "a10"):
         out += from_table(table, f"bf_{name}", name)
     for ccd, quadrant in channels():

@@ -20,6 +20,7 @@ class Quantity:
     group: str
     definition: str
     keys: tuple[str, ...] = ("ccd", "quadrant")
+    lower: bool = False  # what its limits (is_limit) are: the value lies above them
 
 
 _CQ = ("ccd", "quadrant")
@@ -46,9 +47,9 @@ _ALL = (
     Quantity("clusters", "1", "Cosmetics", "Number of groups of at least two touching bad pixels, pixels of bad columns left out."),
     # ---- photon transfer, flats
     Quantity("gain", "e-/ADU", "Photon transfer", "Gain at 25 % of FDR (65536 ADU above offset) from the photon transfer curve, on linearised data where a linearity product exists."),
-    Quantity("full_well", "e-", "Photon transfer", "Turn-off of the photon transfer curve: the signal above which the variance no longer follows. A limit (is_limit) when it was not reached.",),
-    Quantity("bloom_level", "ADU", "Photon transfer", "The predecessor's bloom threshold, above offset: where the variance of the curve breaks down."),
-    Quantity("ptc_read_noise", "ADU", "Photon transfer", "Noise at zero signal of the fitted photon transfer curve, left free, the rounding of the ADC taken off: to be compared with read_noise."),
+    Quantity("full_well", "e-", "Photon transfer", "Turn-off of the photon transfer curve: the signal above which the variance no longer follows. A lower limit (is_limit) when it was not reached.", lower=True),
+    Quantity("bloom_level", "ADU", "Photon transfer", "The predecessor's bloom threshold, above offset: where the variance of the curve breaks down. A lower limit (is_limit) when it was not reached.", lower=True),
+    Quantity("ptc_read_noise", "ADU", "Photon transfer", "Noise at zero signal of the fitted photon transfer curve, left free, the rounding of the ADC taken off: to be compared with read_noise. An upper limit (is_limit) where the curve does not show it.",),
     Quantity("bf_a00", "1/e-", "Brighter-fatter", "Coefficient a of the covariance model at lag (0, 0): relative change of a pixel's area per electron in it; negative."),
     Quantity("bf_a01", "1/e-", "Brighter-fatter", "The same for the parallel neighbour (serial lag 0, parallel lag 1)."),
     Quantity("bf_a10", "1/e-", "Brighter-fatter", "The same for the serial neighbour (serial lag 1, parallel lag 0)."),
@@ -105,7 +106,8 @@ results, in the test record and in trends. The page is written by `python -m cal
 
 * An entry holds `quantity`, its keys, `value`, `err` (one standard error), `unit`, `n` (how many measurements went in).
   What was not measured has value null, never 0.
-* A limit that is not a value carries `is_limit: true`; it is a 95 % limit and has no `err`.
+* A limit that is not a value carries `is_limit: true`; it is a 95 % limit and has no `err`. `full_well` and
+  `bloom_level` are lower limits then, the others upper ones.
 * `ccd` is 1 to 3, `quadrant` E to H, `column` and `frame` count from 1. Halves are `half_EF` and `half_GH`.
 * FDR is 65536 ADU. Levels are above offset. Measurements are kept in ADU; electrons appear where a gain is known, and
   `gain_nominal: true` says that it was the nominal one.

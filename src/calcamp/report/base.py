@@ -13,6 +13,7 @@ from pathlib import Path
 
 from calcamp.data.files import read_json
 from calcamp.detector.geometry import CCDS, QUADRANTS, Detector
+from calcamp.quality.quantities import QUANTITIES
 from calcamp.report.tables import Table, pretty_unit, read_table
 
 #: States of a sub-task that say that something is not there.
@@ -324,12 +325,20 @@ def bound(value) -> str:
     return text.rstrip("0").rstrip(".") if "." in text and "·" not in text else text
 
 
-def with_error(value, error, is_limit: bool = False) -> str:
-    """``value ± error`` with two digits of the error; ``< value`` for a limit."""
+def limit_sign(item: dict) -> str:
+    """``<`` or ``>`` for a headline entry that is a limit, else nothing."""
+    if not item.get("is_limit"):
+        return ""
+    known = QUANTITIES.get(item.get("quantity", ""))
+    return ">" if known is not None and known.lower else "<"
+
+
+def with_error(value, error, limit: bool | str = False) -> str:
+    """``value ± error`` with two digits of the error; ``< value`` for a limit, or with the sign that `limit` gives."""
     if not is_number(value):
         return NOT_MEASURED
-    if is_limit:
-        return f"< {number(value, 3)}"
+    if limit:
+        return f"{'<' if limit is True else limit} {number(value, 3 if limit != '>' else 4)}"
     if not is_number(error) or error <= 0:
         return number(value)
     decimals = max(0, 1 - math.floor(math.log10(error)))

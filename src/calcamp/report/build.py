@@ -318,7 +318,7 @@ def _write_pdf(process, data: ReportData, target: Path, built: BuiltReport) -> N
 
 
 def _plain_lines(data: ReportData, built: BuiltReport) -> list[str]:
-    from calcamp.report.base import label, scope_text, title, with_error
+    from calcamp.report.base import label, limit_sign, scope_text, title, with_error
 
     verdict = data.verdict
     lines = [f"{data.test}, block {verdict.get('block', '-')}, session {verdict.get('session', '-')}", ""]
@@ -340,7 +340,7 @@ def _plain_lines(data: ReportData, built: BuiltReport) -> list[str]:
     lines += ["", "Headline numbers:"]
     for item in data.headline[:400]:
         where = label(item.get("ccd"), item.get("quadrant"))
-        value = with_error(item.get("value"), item.get("err"), bool(item.get("is_limit")))
+        value = with_error(item.get("value"), item.get("err"), limit_sign(item))
         lines.append(
             f"  {title(item.get('quantity', '?'))} {where} {item.get('region') or ''}: {value} {item.get('unit') or ''}"
         )

@@ -28,6 +28,7 @@ from calcamp.report.base import (
     bound,
     is_number,
     label,
+    limit_sign,
     number,
     obsid_tuple,
     plain_table,
@@ -291,7 +292,7 @@ _HEADLINE_KEYS = {
     "reason",
     "flag",
 }
-_HEADLINE_KEYS |= {"sys", "systematic", "gain_nominal"}
+_HEADLINE_KEYS |= {"sys", "systematic", "gain_nominal", "fluence"}
 #: Quantities that belong on page one, most wanted first; of regions the image area comes first.
 _FIRST = (
     "dark_current",
@@ -321,9 +322,11 @@ def _headline_beam(data: ReportData, name: str, extra: tuple, items: dict) -> Be
         state = state_of(judged["ok"]) if "ok" in judged else ""
         if not is_number(item.get("value")):
             state = "none"
-        text = with_error(item.get("value"), item.get("err"), bool(item.get("is_limit")))
+        text = with_error(item.get("value"), item.get("err"), limit_sign(item))
         if is_number(item.get("systematic")) and item["systematic"] > 0:
             text += f" ± {number(item['systematic'], 2)} (syst.)"
+        if is_number(item.get("fluence")):
+            text += f" at {item['fluence'] / 1000:.3g} kADU"
         cells[key] = Cell(text, state)
     unit = next((pretty_unit(i["unit"]) for i in items.values() if i.get("unit")), "")
     caption = title(name) + "".join(
@@ -366,7 +369,7 @@ def _headline_table(items: list[dict]) -> TableBlock:
     for item in items[:LONG_TABLE]:
         keys = ", ".join(f"{k} {v}" for k, v in item.items() if k not in _HEADLINE_KEYS and v is not None)
         where = ", ".join(p for p in (label(item.get("ccd"), item.get("quadrant")), keys) if p)
-        text = with_error(item.get("value"), item.get("err"), bool(item.get("is_limit")))
+        text = with_error(item.get("value"), item.get("err"), limit_sign(item))
         state = "" if is_number(item.get("value")) else "none"
         rows.append(
             [

@@ -9,16 +9,19 @@ from calcamp.report.base import Cell, TableBlock, label, number, with_error
 
 
 def channel_table(table, columns, caption: str, source: str) -> TableBlock:
-    """A row per channel; `columns` are (name, heading, kind): kind ``err`` with the error, else digits."""
+    """A row per channel; `columns` are (name, heading, kind): kind ``err`` with the error, else digits.
+
+    Kind ``limit`` and ``upper``: as ``err``, or a lower or upper limit where ``<name>_is_limit`` says so.
+    """
     rows = []
     for row in table.rows():
         cells = [Cell(label(row.get("ccd"), row.get("quadrant")))]
         for name, _, kind in columns:
             value = row.get(name)
-            limit = kind == "limit" and truth(row.get(f"{name}_is_limit"))
+            limit = kind in ("limit", "upper") and truth(row.get(f"{name}_is_limit"))
             if limit:
-                text = f"> {number(value, 4)}"
-            elif kind in ("err", "limit"):
+                text = f"{'>' if kind == 'limit' else '<'} {number(value, 4 if kind == 'limit' else 3)}"
+            elif kind in ("err", "limit", "upper"):
                 text = with_error(value, row.get(f"{name}_err"))
             else:
                 text = number(value, kind)

@@ -51,7 +51,7 @@ def gain(data: ReportData) -> list:
                 ("gain_free_noise", "noise free", "err"),
                 ("gain_eq16", "Eq. 16", "err"),
                 ("gain_quadratic", "parabola", "err"),
-                ("read_noise", "Noise of curve [ADU]", "err"),
+                ("read_noise", "Noise of curve [ADU]", "upper"),
                 ("overscan_noise", "of scans [ADU]", "err"),
                 ("chi2_variance", "χ²/dof var.", 3),
                 ("chi2_dof", "all lags", 4),

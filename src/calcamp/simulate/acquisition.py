@@ -61,18 +61,28 @@ _TEMPERATURE_SWING = 0.06  # K, slow course of the cold plate
 _TEMPERATURE_PERIOD_S = 5400.0
 
 
-def ccd_temperature_c(seed: int, ccd: int, side: str, elapsed_s, warm: bool = False) -> np.ndarray:
-    """True course of a CCD temperature, deg C, at `elapsed_s` since the session began; `warm`: in air."""
+def ccd_temperature_c(
+    seed: int, ccd: int, side: str, elapsed_s, warm: bool = False, set_k: float | None = None
+) -> np.ndarray:
+    """True course of a CCD temperature, deg C, at `elapsed_s` since the session began.
+
+    `warm`: in air. `set_k`: what the operator has set the cold plate to, K; by default 153 K.
+    """
     rng = stream(seed, "temperature", ccd)
     phase, level = rng.uniform(0, 2 * np.pi), rng.normal(_COLD_C, 0.05)
     gradient = rng.normal(0, 0.03) * (1 if side == "T" else -1)
     course = _TEMPERATURE_SWING * np.sin(2 * np.pi * np.asarray(elapsed_s) / _TEMPERATURE_PERIOD_S + phase)
-    return level + gradient + course + (_AIR_C - _COLD_C if warm else 0.0)
+    shift = _AIR_C - _COLD_C if warm else 0.0 if set_k is None else set_k - 273.15 - _COLD_C
+    return level + gradient + course + shift
 
 
-def mean_temperature_k(seed: int, ccd: int, elapsed_s: float, warm: bool = False) -> float:
+def mean_temperature_k(
+    seed: int, ccd: int, elapsed_s: float, warm: bool = False, set_k: float | None = None
+) -> float:
     """Temperature of the silicon, K: mean of both sensors."""
-    return 273.15 + float(np.mean([ccd_temperature_c(seed, ccd, side, elapsed_s, warm) for side in "TB"]))
+    return 273.15 + float(
+        np.mean([ccd_temperature_c(seed, ccd, side, elapsed_s, warm, set_k) for side in "TB"])
+    )
 
 
 # ---- exposure log and header cards ---------------------------------------------------------------
@@ -90,7 +100,9 @@ def log_rows(exposure: Exposure, seed: int) -> dict[int, dict[str, object]]:
     }
     for ccd in (1, 2, 3):
         for side in "TB":
-            value = float(ccd_temperature_c(seed, ccd, side, exposure.elapsed_s, exposure.warm))
+            value = float(
+                ccd_temperature_c(seed, ccd, side, exposure.elapsed_s, exposure.warm, exposure.set_k)
+            )
             common[f"R1C{ccd}_T{side}"] = round(value, 2)
     typed = {name: elvis.EXPLOG_TYPES[name](common[name]) for name in elvis.EXPLOG_TYPES if name in common}
     return {
@@ -136,7 +148,9 @@ def _hk_course(key: str, exposure: Exposure, seed: int, seconds: np.ndarray, rng
     """Readings of one key, in its unit."""
     noise = rng.standard_normal(seconds.size)
     if key.startswith("CCD") and "_TEMP_" in key:
-        course = ccd_temperature_c(seed, int(key[3]), key[-1], exposure.elapsed_s + seconds, exposure.warm)
+        course = ccd_temperature_c(
+            seed, int(key[3]), key[-1], exposure.elapsed_s + seconds, exposure.warm, exposure.set_k
+        )
         return course + _TEMPERATURE_NOISE * noise
     command = elvis.HK_COMMANDED.get(key) or ("IDL" if key in ("FPGA_BIAS_ID_T", "FPGA_BIAS_ID_B") else None)
     if command:

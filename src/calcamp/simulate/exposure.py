@@ -44,6 +44,7 @@ class Exposure:
     temperature_K: dict[int, float] = field(default_factory=dict)  # per CCD, nominal where absent
     disturbances: tuple[Disturbance, ...] = ()
     warm: bool = False  # taken at room temperature
+    set_k: float | None = None  # temperature the operator has set, K; None: the nominal one
     # long exposures to light before this one: (s from the end of the light to the start of this one, keys)
     lit_before: tuple[tuple[float, dict], ...] = ()
 

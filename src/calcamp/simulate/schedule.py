@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -103,7 +104,9 @@ def _numbered(requests, chamber, equipment, first_obsid) -> list[tuple[str, Expo
             keys = {**SCRIPT_DEFAULTS, **column.keys, **equipment}
             for frame in range(1, column.frames + 1):
                 warm = request.test.family == "warm"
-                exposure = Exposure(obsid, keys, request.test.log_name, number, frame, warm=warm)
+                exposure = Exposure(
+                    obsid, keys, request.test.log_name, number, frame, warm=warm, set_k=_set_k(request.test)
+                )
                 _check_simulable(request.name, exposure)
                 frames.append((request.name, exposure))
                 obsid += 1
@@ -162,6 +165,12 @@ def _disturb_sequence(frames: list[tuple[str, Exposure]], fault: Fault) -> list[
     return result
 
 
+def _set_k(test) -> float | None:
+    """Temperature that the name of a test asks of the operator, e.g. PTC02_148K."""
+    found = re.search(r"_(\d{3})K$", test.log_name)
+    return float(found.group(1)) if found else None
+
+
 def _timed(frames: list[tuple[str, Exposure]], start: datetime, seed: int) -> list[Exposure]:
     now, before, timed = start, None, []
     for name, exposure in frames:
@@ -169,7 +178,9 @@ def _timed(frames: list[tuple[str, Exposure]], start: datetime, seed: int) -> li
             now += timedelta(seconds=_PAUSE_S)
         elapsed = (now - start).total_seconds()
         middle = elapsed + exposure.exptime / 2
-        temperatures = {ccd: mean_temperature_k(seed, ccd, middle, exposure.warm) for ccd in (1, 2, 3)}
+        temperatures = {
+            ccd: mean_temperature_k(seed, ccd, middle, exposure.warm, exposure.set_k) for ccd in (1, 2, 3)
+        }
         lit = tuple(
             (elapsed - e.elapsed_s - e.exptime, e.keys)
             for e in timed[-40:]

@@ -65,8 +65,10 @@ def _knots(path, ccd: int, quadrant: str):
 class Lit:
     """A prepared flat of one CCD: image area, bad and saturated pixels of a quadrant."""
 
-    def __init__(self, exposure: runner.Exposure, prepared, corrections: dict):
+    def __init__(self, exposure: runner.Exposure, prepared, corrections: dict, static: dict | None = None):
         self.exposure, self.prepared, self.corrections = exposure, prepared, corrections
+        self.static = {} if static is None else static  # masks common to frames, by quadrant
+        self._masks: dict = {}
 
     def image(self, quadrant: str):
         """Image area, contiguous, linear where a correction is known, ADU."""
@@ -83,6 +85,16 @@ class Lit:
 
     def masks(self, quadrant: str):
         """(bad, saturated) pixels of the image area; None where there are none."""
+        if quadrant not in self._masks:
+            # Frames with nothing of their own to flag share a plane: its mask is worked out once.
+            shared = self.prepared.dq_frame is self.prepared.calibration.dq
+            known = self.static if shared else {}
+            if quadrant not in known:
+                known[quadrant] = self._find(quadrant)
+            self._masks[quadrant] = known[quadrant]
+        return self._masks[quadrant]
+
+    def _find(self, quadrant: str):
         import numpy as np
 
         from calcamp.detector.dq import DQ
@@ -101,7 +113,7 @@ def stream(ctx: runner.Context, exposures=None):
     """Prepared flats one after another; one that cannot be read is left out and noted."""
     from calcamp.data.raw import RawError
 
-    corrections = linearity(ctx)
+    corrections, static = linearity(ctx), {}
     exposures = ctx.readable() if exposures is None else exposures
     for number, exposure in enumerate(exposures, 1):
         try:
@@ -109,7 +121,7 @@ def stream(ctx: runner.Context, exposures=None):
         except RawError as error:
             ctx.exclude(exposure.obsid, f"{error.kind}: {error}")
             continue
-        yield Lit(exposure, prepared, corrections)
+        yield Lit(exposure, prepared, corrections, static.setdefault(prepared.calibration.window, {}))
         if number % 10 == 0 or number == len(exposures):
             ctx.progress(number, len(exposures))
     ctx.current = None

@@ -322,6 +322,8 @@ def meta(ctx: runner.Context) -> None:
                         **keys,
                         **dict.fromkeys(_FIT.split(), math.nan),
                         "turn_off_is_limit": False,
+                        "read_noise_is_limit": False,
+                        "bloom_is_limit": False,
                         "n": 0,
                         "flag": "no pair",
                     }
@@ -386,6 +388,7 @@ def fit_channel(ctx: runner.Context, channel: dict, noise):
     quadratic = ptc.fit_quadratic(mu, v, e)
     bloom, bloom_limit = ptc.bloom_threshold(mu, c[:, 0, 0])
     total, total_err = fit.sum_a if fit.ok else (math.nan, math.nan)
+    noise_of = free.read_noise if free.ok else (math.nan, math.nan, False)
     far = slice(5, None)
     pull = fit.a[far, far] / fit.a_err[far, far] if fit.ok else np.array([math.nan])
     row = {
@@ -412,8 +415,9 @@ def fit_channel(ctx: runner.Context, channel: dict, noise):
         "b00_err": fit.b_err[0, 0] if fit.b_err is not None else math.nan,
         "sum_a": total,
         "sum_a_err": total_err,
-        "read_noise": free.read_noise if free.ok else math.nan,
-        "read_noise_err": free.read_noise_err if free.ok else math.nan,
+        "read_noise": noise_of[0],
+        "read_noise_err": noise_of[1],
+        "read_noise_is_limit": noise_of[2],
         "overscan_noise": noise[0] if noise else math.nan,
         "overscan_noise_err": noise[1] if noise else math.nan,
         "turn_off": off.level,
@@ -446,7 +450,7 @@ def _top(off, given) -> float:
 _FIT = (
     "gain gain_err gain_err_linearity gain_free_noise gain_free_noise_err gain_eq16 gain_eq16_err gain_quadratic gain_quadratic_err "
     "alpha_quadratic alpha_quadratic_err a00 a00_err a01 a01_err a10 a10_err a11 a11_err b00 b00_err sum_a sum_a_err "
-    "read_noise read_noise_err overscan_noise overscan_noise_err turn_off turn_off_err turn_off_is_limit full_well "
+    "read_noise read_noise_err read_noise_is_limit overscan_noise overscan_noise_err turn_off turn_off_err turn_off_is_limit full_well "
     "full_well_err bloom_level_vison bloom_is_limit far_lags_rms chi2_dof chi2_variance b_improvement top n_rejected"
 )
 
@@ -471,7 +475,7 @@ def _write_ptc(ctx: runner.Context, rows: list[dict]) -> None:
             "gain": "Astier et al. 2019, Eq. 20; the noise of the scans is a measurement of n00 (option noise)",
             "gain_err_linearity": "part of gain_err that comes from the error of the linearity product",
             "gain_free_noise": "the same with the noise at zero signal left to the curve",
-            "read_noise": "of the curve alone, at zero signal",
+            "read_noise": "of the curve alone, at zero signal; a 95 % limit when is_limit",
             "gain_eq16": "Eq. 16 on the variance alone, statistical error",
             "gain_quadratic": "parabola, 1 to 40 kADU, the predecessor's model: biased, for comparison",
             "a01": "parallel neighbour",
