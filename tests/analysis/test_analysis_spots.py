@@ -197,3 +197,52 @@ def test_trails_have_the_sign_of_the_trail():
     # part of a short trail is taken for a shift of the spot
     assert made["x"][0] > 5e-4
     assert made["x"][0] > 5 * abs(made["y"][0])
+
+
+# ---- brighter-fatter -----------------------------------------------------------------------------------------
+def true_kernel(a00=-0.87e-6, n=4):
+    """The simulator's boundary shifts as a kernel."""
+    from calcamp.analysis.brighter_fatter import Kernel
+    from calcamp.simulate.optics import boundary_kernel
+
+    upper, right = boundary_kernel(a00)
+    serial, parallel = np.zeros((n, n)), np.zeros((n, n))
+    for i in range(4):
+        for j in range(1, 4):
+            serial[i, j - 1], parallel[j - 1, i] = right[3 + i, 3 + j], upper[3 + j, 3 + i]
+    return Kernel(serial, parallel, serial * 0, parallel * 0, np.nan, np.nan)
+
+
+def test_brighter_fatter_correction_takes_the_growth_away():
+    """PSF01's levels and frames, five spots: the slope of FWHM against peak is gone within 3 errors and 3 % of itself."""
+    from calcamp.analysis.brighter_fatter import Corrector
+    from calcamp.analysis.point import fit_growth, mean_with_scatter
+    from calcamp.simulate.optics import collect
+
+    rng = np.random.default_rng(11)
+    corrector = Corrector(true_kernel(), (SIDE, SIDE))
+    level = np.repeat([0.05, 0.25, 0.5, 0.75, 0.9], [20, 15, 10, 4, 4])
+    slopes, errors = {"raw": [], "corrected": []}, {"raw": [], "corrected": []}
+    for _ in range(5):
+        places = SIDE // 2 + rng.uniform(-0.5, 0.5, (len(level), 2))
+        light = np.array(
+            [9.8e5 * f * spot_image(x, y, (0.72, 0.72, 0.0), size=48)[:SIDE, :SIDE]
+             for f, (x, y) in zip(level, places, strict=True)]
+        )  # fmt: skip
+        charge = collect(rng, light, np.zeros_like(light), -0.87e-6, 16)
+        stamps = np.rint(charge / GAIN + rng.normal(0, NOISE, charge.shape))
+        good = np.ones(stamps.shape, bool)
+        true = spots.corrected(stamps, good, np.zeros(len(stamps)), GAIN, corrector)
+        assert np.abs(true.sum(axis=(1, 2)) / stamps.sum(axis=(1, 2)) - 1).max() < 1e-6
+        for kind, images in (("raw", stamps), ("corrected", true)):
+            fits, _, _ = fit(images)
+            width = fits.derived()
+            share = 0.19  # of the light in the central pixel
+            line = fit_growth(fits.get("flux") * share, width["fwhm"], width["fwhm_err"])
+            slopes[kind].append(line.slope)
+            errors[kind].append(line.slope_err)
+    raw, raw_err, _, _ = mean_with_scatter(slopes["raw"], errors["raw"])
+    left, left_err, _, _ = mean_with_scatter(slopes["corrected"], errors["corrected"])
+    assert raw > 20 * raw_err
+    assert left_err < 1.5 * 1.2e-4  # spec: 1.2e-4 px per 10 kADU of five spots
+    assert abs(left) < 3 * left_err + 0.03 * raw

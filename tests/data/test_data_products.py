@@ -332,3 +332,21 @@ def test_damaged_and_hostile_workbooks(tmp_path):
     for other in ("g.csv", "none.fits"):
         with pytest.raises(InputError, match=other):
             load_gain(tmp_path / other)
+
+
+def test_brighter_fatter_kernel_round_trip(tmp_path):
+    from calcamp.data.fitsfile import write_product
+    from calcamp.data.products import load_bf_kernel
+
+    cube = np.arange(4 * 5 * 5, dtype=float).reshape(4, 5, 5) * 1e-9
+    images = [(f"SHIFT_{ccd}{q}", cube + ccd, "1/electron", {"GAIN": 3.4}) for ccd in (1, 3) for q in "EH"]
+    path = write_product(tmp_path / "EUC_BFKERNEL_800nm_X.fits", {"WAVEL": 800}, images)
+    found = load_bf_kernel(path)
+    assert set(found) == {(1, "E"), (1, "H"), (3, "E"), (3, "H")}
+    serial, parallel, gain = found[3, "H"]
+    assert np.allclose(serial, cube[0] + 3)
+    assert np.allclose(parallel, cube[1] + 3)
+    assert gain == 3.4
+    empty = write_product(tmp_path / "other.fits", {}, [("COEFF", cube[0], "")])
+    with pytest.raises(InputError, match="no brighter-fatter kernel"):
+        load_bf_kernel(empty)

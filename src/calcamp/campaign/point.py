@@ -86,6 +86,15 @@ class ShapeOptions(Options):
     )
 
 
+class PsfShapeOptions(ShapeOptions):
+    """Gaussians fitted to the spots, also after correction of the brighter-fatter effect."""
+
+    correct_bf: bool = Field(
+        True, description="fit the spots once more, corrected with the bf_kernel product, where one is named"
+    )
+    bf_passes: int = Field(3, ge=1, description="iterations of the correction")
+
+
 class FocusOptions(Options):
     """Focus curves and focal plane."""
 
@@ -195,7 +204,7 @@ _PSF_SUBTASKS = (
     Subtask(
         "basic",
         after=("lock", "check"),
-        options=ShapeOptions,
+        options=PsfShapeOptions,
         needs=(*_NEEDS, Need("bf_kernel", per_wavelength=True)),
         # Shapes before and after the brighter-fatter correction are one step here, three in the predecessor.
         aliases=("corrBFE_G15", "basic_nobfe"),

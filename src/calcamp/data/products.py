@@ -611,6 +611,32 @@ def nominal_gain(detector: Detector) -> dict[tuple[int, str], Gain]:
     return {(ccd, quadrant): Gain(detector.nominal_gain, math.nan) for ccd in CCDS for quadrant in QUADRANTS}
 
 
+# ---- brighter-fatter kernel ------------------------------------------------------------------------
+def load_bf_kernel(path: Path | str) -> dict[tuple[int, str], tuple[np.ndarray, np.ndarray, float]]:
+    """Boundary shifts of a ``bf_kernel`` product.
+
+    Returns
+    -------
+    {(ccd, quadrant): (serial, parallel, gain)}: shifts in 1/e-, [lag parallel, lag serial] as in
+    `calcamp.analysis.brighter_fatter.Kernel`, and the gain, e-/ADU, that they belong to.
+    """
+    import numpy as np
+
+    path = Path(path)
+    refuse_pickle(path)
+    out = {}
+    for name, header in extensions(path):
+        match = re.fullmatch(r"SHIFT_([123])([EFGH])", name.upper())
+        if match:
+            cube = np.asarray(read_image(path, name)[0], float)
+            if cube.ndim != 3 or len(cube) < 2:
+                raise InputError("is not a brighter-fatter kernel", file=path, where=name)
+            out[int(match[1]), match[2]] = (cube[0], cube[1], float(header.get("GAIN") or math.nan))
+    if not out:
+        raise InputError("holds no brighter-fatter kernel", file=path, expected="extensions SHIFT_1E ...")
+    return out
+
+
 # ---- cross-talk ----------------------------------------------------------------------------------
 CROSSTALK_UNITS = {"full_scale": "ADU", "full_scale_err": "ADU"}
 CROSSTALK_WORDS = {"ccd": "of the victim", "full_scale": "effect of a source at full scale (65536 ADU)"}

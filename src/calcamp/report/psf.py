@@ -48,11 +48,16 @@ def growth(data: ReportData) -> list:
     table, spots, psf = data.table("growth"), data.table("growth_spots"), data.table("psf_spots")
     if table is None:
         return data.missing("growth")
+    kinds = table.distinct("kind")
     cells = {
-        (r["ccd"], r["quadrant"]): Cell(
-            with_error(r.get("slope"), r.get("slope_err")), "" if is_number(r.get("slope")) else "none"
-        )
-        for r in table.rows()
+        kind: {
+            (r["ccd"], r["quadrant"]): Cell(
+                with_error(r.get("slope"), r.get("slope_err")), "" if is_number(r.get("slope")) else "none"
+            )
+            for r in table.rows()
+            if r["kind"] == kind
+        }
+        for kind in kinds
     }
     blocks: list = [
         Text(
@@ -60,8 +65,16 @@ def growth(data: ReportData) -> list:
             "against the peak of the spot (were it centred on a pixel), spot by spot; the value is the mean over the spots of a "
             "quadrant, with their differences in the error. Widths: 2.3548 σ of a Gaussian integrated over the pixels, pixel not included."
         ),
-        Beam(cells, "Growth of the FWHM [px per 10 kADU of peak]"),
+        *(Beam(cells[kind], f"Growth of the FWHM, {kind} [px per 10 kADU of peak]") for kind in kinds),
     ]
+    if "corrected" in kinds:
+        blocks.insert(
+            1,
+            Text(
+                "Corrected: the same after boundaries between pixels were put back with the brighter-fatter kernel of the block "
+                "(charge kept); a slope compatible with 0 shows that the kernel of flats holds for spots."
+            ),
+        )
     if psf is not None and spots is not None:
         caption = "FWHM of each spot (mean over the frames of a column) against its peak, with the line fitted to all frames."
         blocks.append(
@@ -72,6 +85,7 @@ def growth(data: ReportData) -> list:
         rows.append(
             [
                 Cell(f"CCD{r['ccd']} {r['quadrant']}"),
+                Cell(r["kind"]),
                 *(Cell(with_error(r.get(n), r.get(f"{n}_err"))) for n in ("slope_x", "slope_y", "zero")),
                 Cell(number(r.get("n"))),
                 Cell(r.get("flag") or "", "fail" if r.get("flag") else "", align="l"),
@@ -79,6 +93,7 @@ def growth(data: ReportData) -> list:
         )
     header = [
         "Quadrant",
+        "",
         "Growth x [px/10 kADU]",
         "Growth y [px/10 kADU]",
         "FWHM at no signal [px]",
@@ -100,7 +115,7 @@ def _draw_growth(figure, psf, spots) -> None:
     for (ccd, quadrant), ax in axes.items():
         for spot in SPOTS:
             part = psf.select(ccd=ccd, quadrant=quadrant, spot=spot)
-            line = spots.select(ccd=ccd, quadrant=quadrant, spot=spot, width="fwhm")
+            line = spots.select(ccd=ccd, quadrant=quadrant, spot=spot, width="fwhm", kind="measured")
             if not len(part):
                 continue
             x, y, e = part.floats("peak_centred") / 1e4, part.floats("fwhm"), part.floats("fwhm_err")

@@ -92,16 +92,17 @@ def boundary_kernel(a00: float, reach: int = 3) -> tuple[np.ndarray, np.ndarray]
 def collect(rng, mean: np.ndarray, charge: np.ndarray, a00: float, slices: int) -> np.ndarray:
     """Charge collected from light of `mean` (n, rows, columns), e-, in time slices, brighter-fatter included.
 
-    Each slice sees the boundaries that the charge so far has moved. `charge` is what the pixels held before.
-    With `rng` None the mean is collected.
+    Each slice sees the boundaries that the charge so far has moved; the first slice sees none of its own, so
+    the effect is made larger by n/(n - 1), which gives the mean over the exposure that many slices would.
+    `charge` is what the pixels held before. With `rng` None the mean is collected.
     """
     if not a00 or not mean.size:
         return mean.copy() if rng is None else rng.poisson(mean).astype(float)
     upper, right = boundary_kernel(a00)
     collected = np.zeros_like(mean)
-    part = mean / slices
+    part, own = mean / slices, slices / max(slices - 1, 1)
     for _ in range(slices):
-        light = part + _moved(part, collected + charge, upper, right)
+        light = part + _moved(part, own * collected + charge, upper, right)
         np.maximum(light, 0.0, out=light)
         collected += light if rng is None else rng.poisson(light)
     return collected

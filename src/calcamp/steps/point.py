@@ -496,19 +496,47 @@ def basic(ctx: runner.Context) -> None:
     scans = {
         (row["obsid"], row["quadrant"]): row for row in ctx.rows("check", "offsets") if row["region"] == "pre"
     }
-    rows = []
+    correctors = _correctors(ctx)
+    rows, again = [], []
     exposures = ctx.readable() if known else []
     for number, exposure in enumerate(exposures, 1):
         here = [s for s in known if (exposure.obsid, s["quadrant"]) not in ctx.selection()]
         try:
             if here:
-                rows += _shapes_of(ctx, exposure, here, bad, gains, scans)
+                made, without = _shapes_of(ctx, exposure, here, bad, gains, scans, correctors)
+                rows, again = rows + made, again + without
         except RawError as error:
             ctx.exclude(exposure.obsid, f"{error.kind}: {error}")
         ctx.progress(number, len(exposures))
     ctx.current = None
     _flag_bad_fits(ctx, rows)
     _write_shapes(ctx, rows)
+    if correctors:
+        _write_shapes(ctx, again, "shapes_corrected")
+
+
+def _correctors(ctx: runner.Context) -> dict:
+    """quadrant -> (`Corrector` of the stamps, gain) of the brighter-fatter kernel named; empty without one."""
+    product = ctx.product("bf_kernel")
+    if product is None or not ctx.options.get("correct_bf"):
+        return {}
+    from pathlib import Path
+
+    import numpy as np
+
+    from calcamp.analysis.brighter_fatter import Corrector, Kernel
+    from calcamp.data.products import load_bf_kernel
+
+    side = 2 * ctx.options["stamp_radius"] + 1
+    out = {}
+    for (ccd, quadrant), (serial, parallel, gain) in load_bf_kernel(Path(product["path"])).items():
+        if ccd == ctx.ccd and np.isfinite(serial).all() and np.isfinite(parallel).all() and gain > 0:
+            kernel = Kernel(serial, parallel, serial * 0, parallel * 0, NAN, NAN)
+            out[quadrant] = Corrector(kernel, (side, side)), gain
+    lost = [q for q in QUADRANTS if q not in out]
+    if lost:
+        ctx.flag("BADDATAPROD", f"the brighter-fatter kernel has none for {', '.join(lost)}")
+    return out
 
 
 def _is_raw(ctx: runner.Context) -> bool:
@@ -532,99 +560,135 @@ def _frame(ctx: runner.Context, exposure, bad, scans):
     return image.frame, wrong, {q: (0.0, image.offsets[q].noise) for q in QUADRANTS}
 
 
-def _shapes_of(ctx: runner.Context, exposure, stars, bad, gains, scans) -> list[dict]:
+def _shapes_of(
+    ctx: runner.Context, exposure, stars, bad, gains, scans, correctors
+) -> tuple[list[dict], list[dict]]:
+    """Rows of table ``shapes`` of one frame, and those after the brighter-fatter correction."""
     import numpy as np
 
-    from calcamp.analysis.spots import (
-        adaptive_moments,
-        aperture_flux,
-        box_width,
-        fit_gaussians,
-        residual_trails,
-        ring_background,
-        start_values,
-    )
+    from calcamp.analysis.spots import corrected, ring_background
 
-    o = ctx.options
     frame, wrong, scan = _frame(ctx, exposure, bad, scans)
-    stamps, good, corners = _stamps(ctx, frame, wrong, stars, o["stamp_radius"])
-    level = ring_background(stamps, good, o["ring_px"])
+    stamps, good, corners = _stamps(ctx, frame, wrong, stars, ctx.options["stamp_radius"])
+    level = ring_background(stamps, good, ctx.options["ring_px"])
     full = _full(ctx, stamps, level.level)
-    saturated = full.sum(axis=(1, 2))
-    gain = np.array([gains[s["quadrant"]][0] for s in stars])
-    dark = np.array([v if (v := scan[s["quadrant"]][0]) is not None else NAN for s in stars], float)
-    noise = np.array([v if (v := scan[s["quadrant"]][1]) is not None else NAN for s in stars], float)
-    # Without a prescan: the level beside the spot has no photons of its own, and its noise is the read noise.
-    dark = np.where(np.isfinite(dark), dark, level.level)
-    noise = np.where(np.isfinite(noise) & (noise > 0), noise, level.noise)
-    signal = np.maximum(stamps - dark[:, None, None], 0.0)
-    moments = adaptive_moments(
-        stamps, good, level.level, signal / gain[:, None, None] + noise[:, None, None] ** 2
-    )
-    fits = fit_gaussians(
-        stamps,
-        good & ~full,
-        gain,
-        np.nan_to_num(noise, nan=1.3),
-        start_values(moments, level.level),
-        radius=o["fit_radius"],
-        reject=o["reject_sigma"],
-        dark=np.nan_to_num(dark),
-    )
-    derived = fits.derived()
-    aperture, aperture_err = aperture_flux(
-        stamps, good, level, fits.get("x"), fits.get("y"), o["aperture_px"], gain
-    )
-    trails = residual_trails(stamps, good & ~full, fits, gain, noise, dark)
-    old_x, old_y = box_width(stamps, good, level.level, moments.x, moments.y)
-    share = _central_share(derived["fwhm"])
-    rows = []
-    for k, star in enumerate(stars):
-        x, y = corners[k, 1] + fits.get("x")[k], corners[k, 0] + fits.get("y")[k]
-        px, py = ctx.detector.ccd_to_phys(x, y, star["quadrant"])
+    measure = _Measure(ctx, exposure, stars, good, full, corners, level, gains, scan)
+    rows = measure(stamps)
+    again = []
+    for quadrant, (corrector, gain) in correctors.items():
+        at = np.array([s["quadrant"] == quadrant for s in stars])
+        stamps[at] = corrected(
+            stamps[at], good[at], np.nan_to_num(level.level[at]), gain, corrector, ctx.options["bf_passes"]
+        )
+    if correctors:
+        again = [row for row in measure(stamps) if row["quadrant"] in correctors]
+    return rows, again
+
+
+class _Measure:
+    """Fits the stamps of one frame, as they are or corrected; what they share is worked out once."""
+
+    def __init__(self, ctx, exposure, stars, good, full, corners, level, gains, scan):
+        import numpy as np
+
+        self.ctx, self.exposure, self.stars = ctx, exposure, stars
+        self.good, self.full, self.corners, self.level = good, full, corners, level
+        self.gain = np.array([gains[s["quadrant"]][0] for s in stars])
+        dark, noise = (
+            np.array([v if (v := scan[s["quadrant"]][k]) is not None else NAN for s in stars], float)
+            for k in (0, 1)
+        )
+        # Without a prescan: the level beside the spot has no photons of its own, and its noise is the read noise.
+        self.dark = np.where(np.isfinite(dark), dark, level.level)
+        self.noise = np.where(np.isfinite(noise) & (noise > 0), noise, level.noise)
+
+    def __call__(self, stamps) -> list[dict]:
+        import numpy as np
+
+        from calcamp.analysis.spots import (
+            adaptive_moments,
+            aperture_flux,
+            box_width,
+            fit_gaussians,
+            residual_trails,
+            start_values,
+        )
+
+        o, good, level, gain, noise, dark = (
+            self.ctx.options, self.good, self.level, self.gain, self.noise, self.dark
+        )  # fmt: skip
+        signal = np.maximum(stamps - dark[:, None, None], 0.0)
+        moments = adaptive_moments(
+            stamps, good, level.level, signal / gain[:, None, None] + noise[:, None, None] ** 2
+        )
+        fits = fit_gaussians(
+            stamps,
+            good & ~self.full,
+            gain,
+            np.nan_to_num(noise, nan=1.3),
+            start_values(moments, level.level),
+            radius=o["fit_radius"],
+            reject=o["reject_sigma"],
+            dark=np.nan_to_num(dark),
+        )
+        found = {
+            "fits": fits,
+            "derived": fits.derived(),
+            "moments": moments,
+            "aperture": aperture_flux(
+                stamps, good, level, fits.get("x"), fits.get("y"), o["aperture_px"], gain
+            ),
+            "trails": residual_trails(stamps, good & ~self.full, fits, gain, noise, dark),
+            "old": box_width(stamps, good, level.level, moments.x, moments.y),
+        }
+        found["share"] = _central_share(found["derived"]["fwhm"])
+        found["saturated"] = self.full.sum(axis=(1, 2))
+        return [self._row(k, star, **found) for k, star in enumerate(self.stars)]
+
+    def _row(self, k, star, *, fits, derived, moments, aperture, trails, old, share, saturated) -> dict:
+        exposure, detector = self.exposure, self.ctx.detector
+        x, y = self.corners[k, 1] + fits.get("x")[k], self.corners[k, 0] + fits.get("y")[k]
+        px, py = detector.ccd_to_phys(x, y, star["quadrant"])
         chi2 = fits.chi2[k] / fits.dof[k] if fits.dof[k] > 0 else NAN
-        reason = fits.reason[k]
-        if not reason and o["largest_chi2"] and chi2 > o["largest_chi2"]:
+        reason, largest = fits.reason[k], self.ctx.options["largest_chi2"]
+        if not reason and largest and chi2 > largest:
             reason = f"chi2/dof {chi2:.3g}"
         if saturated[k]:
             reason = "; ".join(filter(None, ("saturated", reason)))
-        rows.append(
-            {
-                "obsid": exposure.obsid,
-                "column": exposure.column,
-                "frame": exposure.frame,
-                "ccd": ctx.ccd,
-                "quadrant": star["quadrant"],
-                "spot": star["spot"],
-                "mirror": float(exposure.values.get("mirr_pos") or NAN),
-                "exptime": float(exposure.values.get("exptime") or NAN),
-                "x_ccd": x,
-                "y_ccd": y,
-                "x_phys": px,
-                "y_phys": py,
-                "x_err": fits.err("x")[k],
-                "y_err": fits.err("y")[k],
-                **{
-                    name: value
-                    for p in ("flux", "xx", "yy", "xy")
-                    for name, value in ((p, fits.get(p)[k]), (f"{p}_err", fits.err(p)[k]))
-                },
-                "cov_xx_yy": fits.covariance[k, 3, 4],
-                **{name: derived[name][k] for name in derived},
-                **_trails_of(trails, k, star["quadrant"]),
-                "aperture": aperture[k],
-                "aperture_err": aperture_err[k],
-                "peak": moments.peak[k],
-                "peak_centred": fits.get("flux")[k] * share[k],
-                "fwhm_x_vison": old_x[k],
-                "fwhm_y_vison": old_y[k],
-                "chi2_dof": chi2,
-                "rejected": int(fits.n_rejected[k]),
-                "saturated": int(saturated[k]),
-                "flag": reason,
-            }
-        )
-    return rows
+        return {
+            "obsid": exposure.obsid,
+            "column": exposure.column,
+            "frame": exposure.frame,
+            "ccd": self.ctx.ccd,
+            "quadrant": star["quadrant"],
+            "spot": star["spot"],
+            "mirror": float(exposure.values.get("mirr_pos") or NAN),
+            "exptime": float(exposure.values.get("exptime") or NAN),
+            "x_ccd": x,
+            "y_ccd": y,
+            "x_phys": px,
+            "y_phys": py,
+            "x_err": fits.err("x")[k],
+            "y_err": fits.err("y")[k],
+            **{
+                name: value
+                for p in ("flux", "xx", "yy", "xy")
+                for name, value in ((p, fits.get(p)[k]), (f"{p}_err", fits.err(p)[k]))
+            },
+            "cov_xx_yy": fits.covariance[k, 3, 4],
+            **{name: derived[name][k] for name in derived},
+            **_trails_of(trails, k, star["quadrant"]),
+            "aperture": aperture[0][k],
+            "aperture_err": aperture[1][k],
+            "peak": moments.peak[k],
+            "peak_centred": fits.get("flux")[k] * share[k],
+            "fwhm_x_vison": old[0][k],
+            "fwhm_y_vison": old[1][k],
+            "chi2_dof": chi2,
+            "rejected": int(fits.n_rejected[k]),
+            "saturated": int(saturated[k]),
+            "flag": reason,
+        }
 
 
 def _trails_of(trails: dict, k: int, quadrant: str) -> dict:
@@ -649,12 +713,13 @@ _SHAPES = (
 )
 
 
-def _write_shapes(ctx: runner.Context, rows: list[dict]) -> None:
+def _write_shapes(ctx: runner.Context, rows: list[dict], subject: str = "shapes") -> None:
+    """Table ``shapes``, or the same after the brighter-fatter correction."""
     adu = "flux flux_err aperture aperture_err peak peak_centred"
     px = "x_ccd x_err y_ccd y_err x_phys y_phys fwhm fwhm_err fwhm_x fwhm_x_err fwhm_y fwhm_y_err fwhm_x_vison fwhm_y_vison"
     px2 = "xx xx_err yy yy_err xy xy_err r2 r2_err"
     ctx.write_table(
-        "shapes",
+        subject,
         _columns(rows, _SHAPES),
         units={
             **_all("ADU", adu),
@@ -711,9 +776,9 @@ def _by_spot(rows: list[dict]) -> dict[tuple, list[dict]]:
     return groups
 
 
-def _shapes(ctx: runner.Context) -> dict[int, list[dict]]:
+def _shapes(ctx: runner.Context, subject: str = "shapes") -> dict[int, list[dict]]:
     """Rows of ``shapes`` of the CCDs, spots that saturate left out."""
-    return {ccd: [r for r in ctx.rows("basic", "shapes", ccd) if not r["saturated"]] for ccd in CCDS}
+    return {ccd: [r for r in ctx.rows("basic", subject, ccd) if not r["saturated"]] for ccd in CCDS}
 
 
 def meta(ctx: runner.Context) -> None:

@@ -37,10 +37,16 @@ def psf_meta(ctx: runner.Context) -> None:
                 )
         spots += [_column_mean(key, members) for key, members in by_column.items()]
     _write_psf(ctx, spots)
-    growth = _growth(
-        ctx, {key: members for rows in shapes.values() for key, members in _by_spot(rows).items()}
-    )
-    _write_kernel(ctx, growth)
+    lines, growth = [], []
+    for kind, subject in (("measured", "shapes"), ("corrected", "shapes_corrected")):
+        of = shapes if kind == "measured" else _shapes(ctx, subject)
+        groups = {key: members for rows in of.values() for key, members in _by_spot(rows).items()}
+        if groups or kind == "measured":
+            made = _lines(ctx, groups, kind)
+            lines, growth = lines + made, growth + _growth(ctx, made, kind)
+    _write_growth(ctx, lines, growth)
+    # The kernel is what is left at no signal: the same before and after, so that without a product counts.
+    _write_kernel(ctx, [g for g in growth if g["kind"] == "measured"])
     _write_motion(ctx, shapes)
     flux(ctx)
 
@@ -132,55 +138,50 @@ def _quadrant_mean(ccd, quadrant, column, members: list[dict]) -> dict:
 
 
 # ---- growth -----------------------------------------------------------------------------------------------
-def _growth(ctx: runner.Context, groups: dict[tuple, list[dict]]) -> list[dict]:
-    """Lines of width against peak, spot by spot and axis by axis; mean over the spots of a quadrant."""
-    import numpy as np
+def _lines(ctx: runner.Context, groups: dict[tuple, list[dict]], kind: str) -> list[dict]:
+    """Lines of width against peak, spot by spot and axis by axis."""
+    from calcamp.analysis.point import fit_growth
 
-    from calcamp.analysis.point import fit_growth, mean_with_scatter
-
-    o = ctx.options
     spots = []
     for key, rows in groups.items():
         for name in ("fwhm", "fwhm_x", "fwhm_y"):
             take = [
                 r
                 for r in rows
-                if not r["flag"] and r[name] is not None and (r["peak_centred"] or 0) > o["least_peak"]
+                if not r["flag"]
+                and r[name] is not None
+                and (r["peak_centred"] or 0) > ctx.options["least_peak"]
             ]
             made = fit_growth(
                 [r["peak_centred"] for r in take], [r[name] for r in take], [r[f"{name}_err"] for r in take]
             )
+            values = {
+                f: getattr(made, f) for f in ("slope", "slope_err", "zero", "zero_err", "chi2_dof", "n")
+            }
             spots.append(
                 {
-                    "ccd": key[0],
-                    "quadrant": key[1],
-                    "spot": key[2],
+                    **dict(zip(("ccd", "quadrant", "spot"), key, strict=True)),
                     "width": name,
-                    "kind": "measured",
-                    **{
-                        f: getattr(made, f)
-                        for f in ("slope", "slope_err", "zero", "zero_err", "chi2_dof", "n")
-                    },
+                    "kind": kind,
+                    **values,
                     "at_half": made.width,
                     "at_half_err": made.width_err,
                     "flag": made.reason,
                 }
             )
-    names = "ccd quadrant spot width kind slope slope_err zero zero_err at_half at_half_err chi2_dof n flag"
-    ctx.write_table(
-        "growth_spots",
-        {n: [r[n] for r in spots] for n in names.split()},
-        units=dict.fromkeys(("zero", "zero_err", "at_half", "at_half_err"), "px"),
-        descriptions={
-            "slope": "px per 10 000 ADU of the centred peak",
-            "zero": "width at no signal",
-            "at_half": "at 32768 ADU",
-        },
-    )
+    return spots
+
+
+def _growth(ctx: runner.Context, spots: list[dict], kind: str) -> list[dict]:
+    """Means over the spots of each quadrant."""
+    import numpy as np
+
+    from calcamp.analysis.point import mean_with_scatter
+
     rows = []
     for ccd in CCDS:
         for quadrant in QUADRANTS:
-            row = {"ccd": ccd, "quadrant": quadrant, "kind": "measured"}
+            row = {"ccd": ccd, "quadrant": quadrant, "kind": kind}
             for name, suffix in (("fwhm", ""), ("fwhm_x", "_x"), ("fwhm_y", "_y")):
                 mine = [
                     s
@@ -199,15 +200,37 @@ def _growth(ctx: runner.Context, groups: dict[tuple, list[dict]]) -> list[dict]:
             row["flag"] = "" if row["n"] else "no spot with a line"
             rows.append(row)
             if not row["n"]:
-                ctx.flag("BADFIT", "no spot with a line of width against peak", ccd=ccd, quadrant=quadrant)
+                cause = f"no spot with a line of width against peak ({kind})"
+                ctx.flag("BADFIT", cause, ccd=ccd, quadrant=quadrant)
+    return rows
+
+
+def _write_growth(ctx: runner.Context, spots: list[dict], rows: list[dict]) -> None:
+    """Tables ``growth_spots`` and ``growth``: measured, and corrected where a kernel was named."""
+    words = "measured, or corrected for the brighter-fatter effect"
+    names = "ccd quadrant spot width kind slope slope_err zero zero_err at_half at_half_err chi2_dof n flag"
+    ctx.write_table(
+        "growth_spots",
+        {n: [r[n] for r in spots] for n in names.split()},
+        units=dict.fromkeys(("zero", "zero_err", "at_half", "at_half_err"), "px"),
+        descriptions={
+            "kind": words,
+            "slope": "px per 10 000 ADU of the centred peak",
+            "zero": "width at no signal",
+            "at_half": "at 32768 ADU",
+        },
+    )
     names = "ccd quadrant kind slope slope_err slope_x slope_x_err slope_y slope_y_err zero zero_err n flag"
     ctx.write_table(
         "growth",
         {n: [r[n] for r in rows] for n in names.split()},
         units={"zero": "px", "zero_err": "px"},
-        descriptions={"slope": "px per 10 000 ADU of the centred peak", "zero": "FWHM at no signal"},
+        descriptions={
+            "kind": words,
+            "slope": "px per 10 000 ADU of the centred peak",
+            "zero": "FWHM at no signal",
+        },
     )
-    return rows
 
 
 # ---- kernel -----------------------------------------------------------------------------------------------
