@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-SNAKEMAKE_MB = 300  # a cluster starts each job in a Snakemake of its own, which counts
+SNAKEMAKE_MB = 300  # two of 134 MB: Slurm starts each job in a Snakemake, which starts another for its steps
 
 
 def rows(session: Path) -> list[dict]:

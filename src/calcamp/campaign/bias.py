@@ -52,7 +52,7 @@ _SUBTASKS = (
     HK,
     CHECK,
     _PREP,
-    Subtask("basic", after=("check",), options=BasicOptions, needs=_NEEDS, mem_mb=1500),
+    Subtask("basic", after=("check",), options=BasicOptions, needs=_NEEDS, mem_mb=1100),
     Subtask("meta", after=("check",), options=MetaOptions, needs=_NEEDS, mem_mb=1800),
 )
 

@@ -71,7 +71,7 @@ class Subtask:
     # For the cluster profile, from benchmarks at full size: peak memory of the step and of the Snakemake that a
     # cluster starts around it (300 MB), minutes for a start on a busy node, seconds for each frame of a CCD.
     mem_mb: int = 1500
-    runtime_min: int = 10
+    runtime_min: int = 5
     frame_s: float = 4.0
 
 

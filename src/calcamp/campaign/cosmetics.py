@@ -69,7 +69,7 @@ FAMILY = Family(
                     after=("check",),
                     options=MasksOptions,
                     needs=(Need("flat", per_wavelength=True), Need("dark"), Need("gain")),
-                    mem_mb=1900,
+                    mem_mb=1700,
                 ),
                 Subtask("meta", after=("check", "masks"), needs=(Need("mask"), Need("dq")), mem_mb=800),
             ),
