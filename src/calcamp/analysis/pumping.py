@@ -23,6 +23,9 @@ STEP = 0.25
 _LARGEST = 32000
 #: Pairs worked on at a time: their values for all templates stay in the processor's cache.
 _PAIRS = 4096
+#: Beyond the times of a scan amplitudes tell tau / Pc only: a value outside by more than `_BEYOND`, or whose interval
+#: ends farther out than `_REACH` (both of ln tau), is a limit.
+_BEYOND, _REACH = math.log(2.5), math.log(4.0)
 
 
 @dataclass(frozen=True)
@@ -414,8 +417,17 @@ def fit_traps(
     # A wide interval beyond the times of the scan is a limit, not a value.
     wide = high95 - low95 > math.log(5.0)
     edge = 0.5 * (log_grid[1] - log_grid[0])
-    status[(low95 <= log_grid[0] + edge) | (wide & (log_tau < math.log(1.5 * np.min(steps_us))))] = "upper"
-    status[(high95 >= log_grid[-1] - edge) | (wide & (log_tau > math.log(0.8 * np.max(steps_us))))] = "lower"
+    shortest, longest = math.log(np.min(steps_us)), math.log(np.max(steps_us))
+    status[
+        (low95 <= max(log_grid[0] + edge, shortest - _REACH))
+        | (log_tau < shortest - _BEYOND)
+        | (wide & (log_tau < shortest + math.log(1.5)))
+    ] = "upper"
+    status[
+        (high95 >= min(log_grid[-1] - edge, longest + _REACH))
+        | (log_tau > longest + _BEYOND)
+        | (wide & (log_tau > longest + math.log(0.8)))
+    ] = "lower"
     tau = np.exp(log_tau)
     pc = np.clip(free / many, 0.0, 1.0)
     return TrapFit(
