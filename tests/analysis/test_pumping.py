@@ -294,3 +294,22 @@ def test_acceptance_in_every_quadrant(quadrant):
 
 def _response(term, position):
     return pumping.Response(term.begin, term.end, term.hold, term.sign, term.pair, position)
+
+
+def test_a_ray_on_a_trap_costs_one_time_only():
+    """Charge from outside is told from charge that was moved: the trap is measured from the other times."""
+    rng = np.random.default_rng(23)
+    traps = draw(rng, 1)
+    traps |= {"row": np.array([100]), "column": np.array([50]), "position": np.array([3.25])}
+    traps |= {"tau": np.array([1500.0]), "pc": np.array([0.9])}
+    images = frames(rng, traps)
+    images[2][99:102, 50] += 2500 / GAIN  # of the six times
+    images[4][200, 80:90] += 900 / GAIN  # a track along a row
+    found, _, _ = search(images)
+    real = (found.kind == "dipole") & (np.abs(found.significance) > 8)
+    assert found.row[real].tolist() == [100]
+    assert found.hit[real].tolist() == [[False, False, True, False, False, False]]
+    here, got = fit(found, -1)
+    k = np.flatnonzero(found.row[here] == 100)[0]
+    assert abs(np.log(got.tau[k] / 1500.0)) < 4 * got.tau_err[k] / got.tau[k]
+    assert got.dof[k] == 3

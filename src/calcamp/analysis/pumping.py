@@ -23,6 +23,8 @@ STEP = 0.25
 _LARGEST = 32000
 #: Pairs worked on at a time: their values for all templates stay in the processor's cache.
 _PAIRS = 4096
+#: Net charge, in sigma, above which a pair was hit by a cosmic ray.
+_RAY = 3.0
 #: Beyond the times of a scan amplitudes tell tau / Pc only: a value outside by more than `_BEYOND`, or whose interval
 #: ends farther out than `_REACH` (both of ln tau), is a limit.
 _BEYOND, _REACH = math.log(2.5), math.log(4.0)
@@ -186,10 +188,19 @@ class Dipoles:
     amplitude: np.ndarray = field(metadata=about("ADU", "shape (dipoles, times), forced at every time"))
     err: np.ndarray = field(metadata=about("ADU", "standard errors, as amplitude"))
     blended: np.ndarray = field(metadata=about("1", "neighbouring dipoles were solved together"))
-    kind: np.ndarray = field(metadata=about("", "dipole; pixel: one pixel alone; frame: in one frame alone"))
+    kind: np.ndarray = field(
+        metadata=about(
+            "", "dipole; ray: charge from outside; pixel: one pixel alone; frame: in one frame alone"
+        )
+    )
+    hit: np.ndarray = field(
+        metadata=about("1", "shape (dipoles, times): charge came from outside, not measured")
+    )
 
 
-def find_dipoles(stack, white, shapes, noise, scale, sharp: np.ndarray, cut: float, valid=None) -> Dipoles:
+def find_dipoles(
+    stack, white, shapes, noise, scale, sharp: np.ndarray, cut: float, valid=None, rays: bool = True
+) -> Dipoles:
     """Dipoles above `cut`, side lobes of stronger ones taken off, amplitudes of neighbours solved together.
 
     A dipole at pair p also shows in the pairs p - 1 and p + 1, with half its amplitude and the other sign.
@@ -202,6 +213,9 @@ def find_dipoles(stack, white, shapes, noise, scale, sharp: np.ndarray, cut: flo
         Error of an amplitude, ADU.
     valid : ndarray of bool, optional
         Pairs that may hold a dipole.
+    rays : bool
+        Look for cosmic rays: pumping moves charge, so a pair (or a chain of them) whose charge is not that of its
+        surroundings was hit. Such times are NaN; what is not significant without them is no dipole.
     """
     where = np.abs(sharp) > cut
     if valid is not None:
@@ -263,8 +277,71 @@ def find_dipoles(stack, white, shapes, noise, scale, sharp: np.ndarray, cut: flo
     neighbours = (left >= 0).astype(int) + (right >= 0).astype(int)
     growth = np.sqrt(np.array([1.0, 4.0 / 3.0, 2.0]))[neighbours]
     err = np.asarray(noise)[None, :] * (scale[column[keep]] * growth)[:, None]
-    kind = _kinds(stack, white, shapes, scale, row[keep], column[keep], amplitude, neighbours > 0)
-    return Dipoles(row[keep], column[keep], level[keep], amplitude, err, neighbours > 0, kind)
+    row, column, level, blended = row[keep], column[keep], level[keep], neighbours > 0
+    kind = _kinds(stack, white, shapes, scale, row, column, amplitude, blended)
+    hit = np.zeros(amplitude.shape, bool)
+    if rays and row.size:
+        low, high = _chains(row, column)
+        for k, (half, sigma) in enumerate(zip(stack, noise, strict=True)):
+            charge, error = net_charge(half, row, low, high, column, sigma * scale[column])
+            hit[:, k] = np.abs(charge) > _RAY * error
+        left = _without(hit, amplitude / err, shapes)
+        touched = hit.any(axis=1)
+        kind[touched & (np.abs(left) < cut)] = "ray"
+        level = np.where(touched, left, level)
+        amplitude = np.where(hit, np.nan, amplitude)
+        err = np.where(hit, np.nan, err)
+    return Dipoles(row, column, level, amplitude, err, blended, kind, hit)
+
+
+def _chains(row, column):
+    """First and last pixel of the dipoles that touch each other in a column, for each of them."""
+    order = np.lexsort((row, column))
+    r, c = row[order], column[order]
+    group = np.concatenate([[0], np.cumsum((np.diff(c) != 0) | (np.diff(r) > 2))])
+    first, last = np.full(group[-1] + 1, np.iinfo(int).max), np.zeros(group[-1] + 1, int)
+    np.minimum.at(first, group, r)
+    np.maximum.at(last, group, r + 1)
+    low, high = np.empty_like(row), np.empty_like(row)
+    low[order], high[order] = first[group], last[group]
+    return low, high
+
+
+def net_charge(half, row, low, high, column, noise, reach: int = 10):
+    """Charge of the pixels `low` to `high` above that of their surroundings, and its error, ADU; arrays over pairs.
+
+    Parameters
+    ----------
+    half : ndarray of int16
+        Half-differences of one frame; summed up along a column they give its pixels again.
+    noise : ndarray
+        Error of an amplitude, ADU.
+    """
+    rows = half.shape[0]
+    offset = np.arange(-reach, reach + 1)
+    at = row[:, None] + offset[None, :]
+    inside = (at >= 0) & (at < rows)
+    step = np.where(inside, half[np.clip(at, 0, rows - 1), column[:, None]], 0).astype(float) * STEP
+    pixels = np.concatenate([np.zeros((row.size, 1)), -2 * np.cumsum(step, axis=1)], axis=1)
+    place = row[:, None] + np.arange(-reach, reach + 2)[None, :]
+    known = (place >= 0) & (place <= rows)
+    own = (place >= low[:, None]) & (place <= high[:, None]) & known
+    around = known & ((place < low[:, None] - 1) | (place > high[:, None] + 1))
+    surroundings = np.ma.median(np.ma.array(pixels, mask=~around), axis=1).filled(0.0)
+    charge = np.where(own, pixels - surroundings[:, None], 0.0).sum(axis=1)
+    n, m = own.sum(axis=1), np.maximum(around.sum(axis=1), 1)
+    error = math.sqrt(2) * noise * np.sqrt(n + 0.5 * math.pi * n**2 / m)
+    # At the ends of the columns pumping takes charge away for good.
+    return np.where((low > 1) & (high < rows - 1), charge, 0.0), error
+
+
+def _without(hit, significance, shapes):
+    """Largest signed significance of templates when some times are left out; `significance` per time."""
+    use = ~hit
+    seen = (significance * use) @ shapes.T
+    norm = np.sqrt(np.maximum(use.astype(float) @ np.square(shapes).T, 1e-6))
+    seen = np.where(norm > 0.05, seen / norm, 0.0)
+    return seen[np.arange(seen.shape[0]), np.abs(seen).argmax(axis=1)]
 
 
 def _kinds(stack, white, shapes, scale, row, column, amplitude, blended) -> np.ndarray:
@@ -327,7 +404,7 @@ class TrapFit:
     pc_err: np.ndarray = field(metadata=about("1", "standard error"))
     multiplicity: np.ndarray = field(metadata=about("1", "traps needed to move so much charge"))
     chi2: np.ndarray = field(metadata=about("1", "of the times about the model"))
-    dof: int = field(metadata=about("1", "degrees of freedom"))
+    dof: np.ndarray = field(metadata=about("1", "degrees of freedom"))
     hypothesis: np.ndarray = field(metadata=about("1", "which of the responses fits best"))
     status: np.ndarray = field(metadata=about("", "ok, lower, upper, multiple, poor"))
 
@@ -354,7 +431,8 @@ def fit_traps(
     Parameters
     ----------
     amplitude, err : ndarray, shape (traps, times)
-        Electrons moved and standard errors (read and injection noise); that of the pumping is added.
+        Electrons moved and standard errors (read and injection noise); that of the pumping is added. NaN: not
+        measured at that time.
     steps_us : ndarray, shape (times,)
         Length of a step of each time.
     responses : sequence of sequence of Response
@@ -375,7 +453,9 @@ def fit_traps(
     traps, times = amplitude.shape
     if traps == 0:
         empty = np.empty(0)
-        return TrapFit(*([empty] * 8), times - 2, np.empty(0, int), np.empty(0, "U8"))
+        return TrapFit(*([empty] * 8), np.empty(0, int), np.empty(0, int), np.empty(0, "U8"))
+    lost = ~(np.isfinite(amplitude) & np.isfinite(err))
+    amplitude, err = np.where(lost, 0.0, amplitude), np.where(lost, 1e9, err)  # no weight
     grid = tau_grid(*tau_range, 240)
     # Binomial noise of the pumping itself, from the amplitude measured.
     moved = np.clip(np.abs(amplitude), 0, cycles)
@@ -410,9 +490,9 @@ def fit_traps(
     left, right = _interval(log_grid, rise, log_tau, 1.0)
     low95, high95 = _interval(log_grid, rise, log_tau, 2.71)
     err_log = 0.5 * (right - left)
-    dof = times - 2
+    dof = np.maximum(times - 2 - lost.sum(axis=1), 0)
     status = np.full(traps, "ok", dtype="U8")
-    status[lowest > poor * max(dof, 1)] = "poor"
+    status[lowest > poor * np.maximum(dof, 1)] = "poor"
     status[many > 1] = "multiple"
     # A wide interval beyond the times of the scan is a limit, not a value.
     wide = high95 - low95 > math.log(5.0)

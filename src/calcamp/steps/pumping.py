@@ -382,16 +382,15 @@ class _Results:
             int(valid.sum()) * modes, matrix, self.false
         )
         sharp = analysis.significance(layers, white, matrix, scale)
-        found = analysis.find_dipoles(layers, white, matrix, sigma, scale, sharp, cut, valid)
+        # Profiles of the register are means of lines: rays are clipped there.
+        rays = self.register == "parallel"
+        found = analysis.find_dipoles(layers, white, matrix, sigma, scale, sharp, cut, valid, rays)
         if ctx.options.get("maps", True) and self.register == "parallel":
             limited = np.clip(np.rint(sharp * 20), -32000, 32000).astype(np.int16)
             self.maps.setdefault(mode, {})[quadrant] = (limited, stack["first"])
-        reference = stack["reference"]
+        static = self._static(stack["reference"], found, scale)
         for k in range(found.row.size):
             row, column = int(found.row[k]), int(found.column[k])
-            static = math.nan
-            if reference is not None:
-                static = float(reference[row, column]) * analysis.STEP
             sign = 1 if found.significance[k] > 0 else -1
             item = {
                 "ccd": ctx.ccd,
@@ -403,7 +402,8 @@ class _Results:
                 "significance": abs(float(found.significance[k])),
                 "blended": bool(found.blended[k]),
                 "kind": str(found.kind[k]),
-                "reference": static * scale_adu,
+                "rays": int(found.hit[k].sum()),
+                "reference": float(static[k]) * scale_adu,
                 "cycles": cycles,
                 "common": common * scale_adu,
                 "lines": stack.get("lines", 1),
@@ -429,6 +429,23 @@ class _Results:
             quadrant, mode, steps, layers, white, matrix, scale, valid, cut, kinds, cycles, scale_adu
         )
         return int((found.kind == "dipole").sum()), cut
+
+    def _static(self, reference, found, scale):
+        """Half-differences of the pairs in the frame without pumping; NaN where there is none, or a ray hit it."""
+        import numpy as np
+
+        from calcamp.analysis import pumping as analysis
+
+        if reference is None or not found.row.size:
+            return np.full(found.row.size, math.nan)
+        values = reference[found.row, found.column].astype(float) * analysis.STEP
+        if self.register == "serial":
+            return values
+        noise = analysis.noise_of(reference) * scale[found.column]
+        charge, error = analysis.net_charge(
+            reference, found.row, found.row, found.row + 1, found.column, noise
+        )
+        return np.where(np.abs(charge) > 4 * error, np.nan, values)
 
     def _efficiency(
         self, quadrant, mode, steps, layers, white, matrix, scale, valid, cut, kinds, cycles, scale_adu
@@ -464,9 +481,7 @@ class _Results:
 
     def write(self) -> None:
         ctx = self.ctx
-        names = (
-            "ccd quadrant mode row image_column sign significance blended kind reference cycles lines common"
-        )
+        names = "ccd quadrant mode row image_column sign significance blended kind rays reference cycles lines common"
         amplitudes = [f"{kind}_{t:g}" for t in self.times for kind in ("a", "e")]
         ctx.write_table(
             "dipoles",
@@ -482,7 +497,8 @@ class _Results:
                 "sign": "+1: bright pixel nearer the node",
                 "significance": "joint over all times of the mode, sigma",
                 "blended": "solved together with a neighbouring dipole",
-                "kind": "dipole; pixel: one pixel alone (cosmic ray, defect); frame: in one frame only",
+                "kind": "dipole; ray: charge from outside (cosmic ray); pixel: one pixel alone; frame: in one frame only",
+                "rays": "times at which a cosmic ray hit the pair: not measured there",
                 "reference": "half-difference of the pair in the frame without pumping",
                 "common": "error common to all times, of the reference",
             },
@@ -665,7 +681,7 @@ def _fit_quadrant(ctx, clocking, register, quadrant, rows) -> list[dict]:
             kind = distinct[int(fit.hypothesis[k])]
             status = str(fit.status[k])
             # The pair differs without pumping too: no trap.
-            if r["reference"] is not None and abs(r["reference"]) * gain > 5 * float(np.median(err[k])):
+            if r["reference"] is not None and abs(r["reference"]) * gain > 5 * float(np.nanmedian(err[k])):
                 status = "static"
             out.append(
                 {
@@ -676,7 +692,7 @@ def _fit_quadrant(ctx, clocking, register, quadrant, rows) -> list[dict]:
                     },
                     "pc_err": math.hypot(float(fit.pc_err[k]), float(fit.pc[k]) * relative),
                     "multiplicity": int(fit.multiplicity[k]),
-                    "dof": int(fit.dof),
+                    "dof": int(fit.dof[k]),
                     "status": status,
                     "species": 0,
                 }
