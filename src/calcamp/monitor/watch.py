@@ -31,7 +31,7 @@ STATE_SCHEMA = 1
 SAVE_POSITIONS_S = 30.0
 HEARTBEAT_S = 20.0  # monitor.alive is written so often: its age tells from outside whether the monitor lives
 TREND_S = 300.0  # the trend arrow compares with readings this long ago
-TRIM_S = 600.0  # what the C library holds back after large answers is given back so often
+TRIM_S = 60.0  # what the C library holds back after large answers is given back so often
 SOURCE_SEVERITY = {"HK_STOPPED": 2}  # the others: 1
 
 
