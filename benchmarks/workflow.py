@@ -122,7 +122,8 @@ def many_tests(count: int) -> list[str]:
 def previews() -> list[tuple[str, tuple[float, float]]]:
     """What a dry-run costs: many tests before any data; fewer before data, with data, and all done."""
     workspace(many_tests(PREVIEW_TESTS), check_only=False)
-    found = [(f"preview of {PREVIEW_TESTS} tests", timed("-n", "-q"))]
+    found = [("snakemake --version: the floor of the next rows", timed("--version"))]
+    found.append((f"preview of {PREVIEW_TESTS} tests", timed("-n", "-q")))
     workspace(many_tests(DONE_TESTS), check_only=False)
     found.append((f"preview of {DONE_TESTS} tests, no data yet", timed("-n", "-q")))
     call(BIN / "calcamp", "simulate", "D11.yaml", "--into", "data", "--jobs", 2)
