@@ -73,3 +73,17 @@ def test_no_response_is_none():
     assert abs(found.her) < 3e-5
     assert found.significance <= 5
     assert her.fit_response(np.zeros(0), np.zeros((0, 6)), np.zeros((0, 6))).flag == "no frame"
+
+
+def test_width_of_a_pixel_grows_and_is_that_of_the_literature():
+    """The coefficients assumed by the specification give widths near those of Niemi et al. 2015 at half full well."""
+    a = np.zeros((8, 8))
+    a[:3, :3] = bf_coefficients()
+    made = bf.pixel_width(bf.solve_kernel(a, np.full((8, 8), 1e-9)), np.array([1e4, 5e4, 1.15e5]))
+    assert (np.diff(made.x) > 0).all()
+    assert (np.diff(made.y) > 0).all()
+    assert (made.y > made.x).all()  # a01 > a10
+    assert (made.ellipticity < 0).all()
+    x, y = bf.niemi(800)
+    assert made.x[-1] == pytest.approx(x, abs=0.8)
+    assert made.y[-1] == pytest.approx(y, abs=0.8)

@@ -192,6 +192,28 @@ def test_turn_off_that_was_not_reached_is_a_limit():
     assert found.level == pytest.approx(mu.max())
 
 
+def test_turn_off_of_tiles_follows_their_wells():
+    """Tiles of two wells: each half of a quadrant turns over at its own signal, whatever the order of the pairs."""
+    rng, shape = np.random.default_rng(12), (8, 8)
+    mu, pixels = ptc01(), 2066 * 2048
+    c, err, _ = model_points(rng, mu, pixels)
+    fit = ptc.fit_covariances(mu, c, err)
+    level = np.repeat([5, 10, 20, 30, 50, 70, 80, 90, 95], 5)
+    light = np.linspace(0.95, 1.05, 64)
+    signal = level[:, None] / 100 * 65536 * light
+    well = np.where(np.arange(64) < 32, 48_000.0, 58_000.0)
+    n = np.full(signal.shape, 66_000)
+    variance = fit.model(signal.reshape(-1))[:, 0, 0].reshape(signal.shape)
+    variance *= np.where(signal > well, 0.9, 1.0) * (1 + np.sqrt(2 / n) * rng.standard_normal(n.shape))
+    order = rng.permutation(len(level))
+    value, limit = ptc.tile_turn_offs(fit, signal[order], variance[order], n[order], level[order], shape)
+    assert not limit.any()
+    inner = (np.arange(64) // 8 < 3) | (np.arange(64) // 8 > 4)  # not at the border of the halves
+    assert np.abs(value - well)[inner].max() < 0.06 * 65536
+    none = ptc.tile_turn_offs(fit, signal[:30], variance[:30], n[:30], level[:30], shape)
+    assert none[1][inner & (well > 50_000)].all()
+
+
 def test_bloom_threshold_sorts_its_points():
     mu, v, _ = turning(np.random.default_rng(9))
     order = np.random.default_rng(10).permutation(len(mu))

@@ -7,9 +7,9 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.workflow.conftest import SESSION, calcamp, make_workspace, snakemake, verdict
+from tests.workflow.conftest import ROOT, SESSION, calcamp, make_workspace, snakemake, verdict
 
-from calcamp.config.lookup import load_block, load_detector
+from calcamp.config.lookup import load_block, load_chamber, load_detector
 from calcamp.data.products import load_flat, load_gain, product_name, write_mask
 from calcamp.data.tables import table_rows
 
@@ -110,11 +110,16 @@ def test_flux_of_the_source(flats):
         assert item["value"] == pytest.approx(true, rel=0.08)  # illumination of the quadrant
     t0 = rows(flats, "FLATFLUX00_730", "shutter")[0]
     assert abs(t0["t0"] - channels[1, "E"]["params"]["flat"]["t0"]) < 5 * t0["t0_err"]
-    chamber = calcamp(
-        "chamber", "set-flux", "B_NOSTROMO", "results/D11/FLATFLUX00_730", "--reason", "test", cwd=flats
-    )
-    assert chamber.returncode in (0, 2)
-    assert "730" in chamber.stdout + chamber.stderr or "workspace" in chamber.stdout + chamber.stderr
+    command = ("chamber", "set-flux", "B_NOSTROMO", "results/D11/FLATFLUX00_730", "--reason", "test")
+    refused = calcamp(*command, cwd=flats)  # the profile that comes with calcamp is not edited
+    assert refused.returncode == 2
+    assert "workspace" in refused.stderr
+    (flats / "config" / "chambers").mkdir()
+    shutil.copy(ROOT / "config" / "chambers" / "B_NOSTROMO.yaml", flats / "config" / "chambers")
+    done = calcamp(*command, cwd=flats)
+    assert done.returncode == 0, done.stderr
+    mean = np.mean([item["value"] for item in times])
+    assert load_chamber("B_NOSTROMO", flats).t_flat(730) == pytest.approx(mean, rel=1e-4)
 
 
 def test_flats_are_products_that_preparation_takes(flats):
@@ -148,6 +153,88 @@ def test_reports_have_their_figures(flats):
             assert (folder / "figures" / f"{name}.png").is_file(), f"{test}: {name}"
 
 
+#: Every other kind of test of the families, with what its verdict must be and figures it must have.
+KINDS = {
+    "PTC01": ("pass", "ptc_curve ptc_tiles ptc_turn_off ptc_her", ""),
+    "PTC02_148K": ("pass", "ptc_curve", ""),
+    "PTC02_155R": ("pass", "ptc_curve", ""),
+    "NL01": ("pass", "nl_curve nl_lamp", ""),
+    "NL02_160R": ("pass", "nl_curve nl_lamp", "NL_DEGENERATE"),
+    "FLAT02_590": ("pass", "flat_small_col001 flat_small_col002 flat_split", ""),
+}
+
+
+@pytest.mark.parametrize("test", list(KINDS))
+def test_every_kind_of_test_runs(test, tmp_path):
+    """Raw frames to PDF at mini size; FLAT02 writes its individual flats too."""
+    options = "{do: all, options: {indivflats: {write: true}}}" if test.startswith("FLAT") else "{do: all}"
+    session = make_workspace(tmp_path, SESSION.split("tests:")[0] + f"tests:\n  {test}: {options}\n")
+    done = calcamp(
+        "simulate", session, "--into", "data", "--seed", 9, "--set", "flat.steps=1", "--jobs", 2, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    run = snakemake("-c2", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    wanted, figures, note = KINDS[test]
+    found = verdict(tmp_path, test)
+    assert (found["status"], found["verdict"]) == ("complete", wanted), found["flags"]
+    assert note in " ".join(f["cause"] for f in found["flags"])
+    folder = tmp_path / "results" / "D11" / test
+    assert (folder / f"{test}_report.pdf").stat().st_size > 20_000
+    for name in figures.split():
+        assert (folder / "figures" / f"{name}.png").is_file(), name
+    if test.startswith("FLAT"):
+        written = list(
+            (folder / "ccd1" / "indivflats" / "products").glob("EUC_FF_590nm_col*_ROE1_1*_CCD1.fits")
+        )
+        assert len(written) == 110
+
+
+def test_non_linearity_and_flats_with_faults(tmp_path):
+    """NL01 and FLAT_STB: lost and dark exposures, a CCD missing, a file cut short, a mask, a shutter of 1 ms jitter."""
+    make_workspace(tmp_path)
+    detector = load_detector("ccd273-mini")
+    serial = load_block("NOSTROMO", tmp_path).serials["ccd1"]
+    name = product_name("mask", "NOSTROMO", 1, serial)
+    bad = np.zeros(detector.ccd_shape, int)
+    bad[100:140, 200:260] = 1
+    (tmp_path / "masks").mkdir()
+    write_mask(tmp_path / "masks" / name, bad, {"SN": serial, "CCD": "CCD1"})
+    entry = f"{{do: all, products: {{mask: {{1: masks/{name}}}}}}}"
+    text = SESSION.split("tests:")[0] + f"tests:\n  NL01: {entry}\n  FLAT_STB: {entry}\n"
+    session = make_workspace(tmp_path, text)
+    faults = "missing_frame:1020 lamp_off:1046 missing_fits:1060:2 missing_frame:1091 lamp_off:1095 truncated:1098:3"
+    options = [x for fault in faults.split() for x in ("--fault", fault)]
+    options += ["--set", "flat.steps=1", "--set", "flat.shutter_jitter=1e-3", "--jobs", 2]
+    done = calcamp("simulate", session, "--into", "data", "--seed", 25, *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = snakemake("-c2", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    channels = truth(tmp_path)
+    for test, dark in (("NL01", 1046), ("FLAT_STB", 1095)):
+        found = verdict(tmp_path, test)
+        assert "MISSDATA" in {f["name"] for f in found["flags"]}
+        assert any(e["obsid"] == dark and "lamp off" in e["cause"] for e in found["excluded"]), found[
+            "excluded"
+        ]
+    shutter = rows(tmp_path, "NL01", "shutter")[0]
+    assert abs(shutter["t0"] - channels[1, "E"]["params"]["flat"]["t0"]) < 4 * shutter["t0_err"]
+    curves = rows(tmp_path, "NL01", "nl_curve")
+    for (ccd, quadrant), c in channels.items():
+        own = [r for r in curves if (r["ccd"], r["quadrant"]) == (ccd, quadrant) and r["signal"] > 1300]
+        assert own
+        scale, x = c["params"]["nonlinearity"]["scale"], np.linspace(0, 1, 4001)
+        z = scale * x * (0.5 + x * (-0.3 + x * 0.6)) / 100
+        measured = 65536 * x * (1 + z)
+        gauge = np.interp(16384, measured, x * 65536) / 16384
+        for r in own:
+            true = 100 * (r["signal"] / np.interp(r["signal"], measured, x * 65536) * gauge - 1)
+            assert abs(r["nonlinearity"] - true) < 5 * r["nonlinearity_err"] + 0.01
+    for row in rows(tmp_path, "FLAT_STB", "prnu"):
+        assert row["prnu"] == pytest.approx(np.hypot(0.6, 0.05), abs=0.02)
+        assert row["frames"] == (12 if row["ccd"] == 3 else 13)
+
+
 @pytest.mark.full
 def test_non_linearity_end_to_end(tmp_path):
     """NL02 with its correction product, applied to PTC02: the gain comes right."""
@@ -177,6 +264,7 @@ def test_non_linearity_end_to_end(tmp_path):
         # the gauge: linear signals are right at 25 % of FDR
         gauge = 1 + scale * (0.5 * 0.25 - 0.3 * 0.25**2 + 0.6 * 0.25**3) / 100
         deviations.append((row["gain"] * gauge / c["gain_e_adu"] - 1) / (row["gain_err"] / row["gain"]))
+        assert 0 < row["gain_err_linearity"] < row["gain_err"]
         assert row["gain"] != raw[row["ccd"], row["quadrant"]]["gain"]
     assert abs(np.mean(deviations)) < 2.0
     assert np.std(deviations) < 2.0

@@ -1068,6 +1068,61 @@ def tile_gains(
         )
 
 
+def tile_turn_offs(fit: CovarianceFit, mu, variance, n, level, shape: tuple[int, int]):
+    """Turn-off of each tile, its neighbours pooled: where the variance leaves the model of the quadrant.
+
+    Parameters
+    ----------
+    fit : CovarianceFit of the quadrant
+    mu, variance, n : ndarray, shape (pairs, tiles)
+    level : ndarray, shape (pairs,)
+        Pairs of like exposures have one number.
+    shape : (tile rows, tile columns)
+
+    Returns
+    -------
+    turn_off, is_limit : ndarray, shape (tiles,)
+        ADU: midway from the last level that follows to the first that is short by 1 % and five errors; the brightest
+        level, a lower limit, where none is. NaN in tiles with fewer than two levels.
+    """
+    ok = np.isfinite(mu) & np.isfinite(variance) & (n > 100)
+    safe = np.where(ok, mu, 1.0)
+    model = fit.model(safe.reshape(-1))[:, 0, 0].reshape(mu.shape)
+    weight = np.where(ok, n, 0.0)
+    ratio = np.where(ok, variance / model, 0.0)
+
+    def pooled(values):
+        padded = np.pad(values.reshape(-1, *shape), ((0, 0), (1, 1), (1, 1)))
+        total = sum(padded[:, i : i + shape[0], j : j + shape[1]] for i in range(3) for j in range(3))
+        return total.reshape(len(values), -1)
+
+    counts, sums, own, signals = [], [], [], []
+    for k in np.unique(level):
+        here = level == k
+        counts.append(weight[here].sum(axis=0))
+        sums.append((weight * ratio)[here].sum(axis=0))
+        own.append((weight * safe)[here].sum(axis=0))
+        signals.append(np.average(safe[here][ok[here]]) if ok[here].any() else math.inf)
+    order = np.argsort(signals)
+    counts, sums, own = (np.array(v)[order] for v in (counts, sums, own))
+    around, total = pooled(counts), pooled(sums)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        short = 1.0 - total / around
+        wide = np.maximum(5.0 * np.sqrt(2.0 / around), 0.01)
+        place = own / counts
+    value, limit = np.full(mu.shape[1], NAN), np.zeros(mu.shape[1], bool)
+    for tile in range(mu.shape[1]):
+        known = np.flatnonzero((counts[:, tile] > 0) & np.isfinite(short[:, tile]))
+        if known.size < 2:
+            continue
+        signal, over = place[known, tile], short[known, tile] > wide[known, tile]
+        over &= signal > 0.3 * FDR
+        first = int(np.argmax(over)) if over.any() else -1
+        limit[tile] = first < 1
+        value[tile] = signal.max() if first < 1 else 0.5 * (signal[first - 1] + signal[first])
+    return value, limit
+
+
 # ---- limits (for tests and reports) ---------------------------------------------------------------------
 def gain_limit(
     mu, pixels, gain: float, a00: float, n00: float, fixed_noise: bool = False

@@ -24,6 +24,7 @@ def sections(data: ReportData) -> list[Section]:
                 Section("Variance and model", curve(data), "bf-curve"),
                 Section("Covariances of neighbours", covariances(data), "bf-covariances"),
                 Section("Kernel", kernel(data), "bf-kernel"),
+                Section("Width of a pixel", width(data), "bf-width"),
             ],
         ),
     ]
@@ -92,13 +93,86 @@ def kernel(data: ReportData) -> list:
         n: {"color": fig.COLOURS[c], "marker": m, "linewidth": 0}
         for n, c, m in (("serial boundary", "orange", "s"), ("parallel boundary", "blue", "o"))
     }
+    model = data.table("covariance_model")
+    images = []
+    if model is not None and len(model):
+        images = [
+            data.figures.make(
+                "bf_image",
+                "Coefficients |a| by lag, log₁₀ from 10⁻⁹·⁵ (dark) to 10⁻⁶ per electron (bright).",
+                lambda f: curves(f, model, _images, "serial lag", "parallel lag"),
+                height=2.7,
+            )
+        ]
     return [
+        *images,
         data.figures.make(
             "bf_kernel",
             "Shift of pixel boundaries per electron against the distance of the charge, log scale, where it exceeds two errors. The serial boundary is that towards the next column.",
             lambda f: curves(f, table, draw, "distance [px]", "log₁₀ shift [px/e⁻]", entries=entries),
             height=2.7,
-        )
+        ),
+    ]
+
+
+def _images(ax, part):
+    """a by lag as an image, colours of its logarithm."""
+    i, j, a = part["lag_parallel"].astype(int), part["lag_serial"].astype(int), part.floats("a")
+    grid = np.full((i.max() + 1, j.max() + 1), np.nan)
+    grid[i, j] = np.log10(np.maximum(np.abs(a), 1e-10))
+    ax.imshow(grid, origin="lower", cmap="cividis", vmin=-9.5, vmax=-6.0, aspect="auto")
+    return [np.array([-0.5, i.max() + 0.5])]
+
+
+def width(data: ReportData) -> list:
+    """FWHM of a single pixel against its signal, lines of the literature."""
+    from calcamp.analysis.brighter_fatter import niemi
+    from calcamp.campaign.core import find_test
+
+    table = data.table("bf_width")
+    if table is None:
+        return data.missing("bf_width")
+    nm = find_test(data.test.split(".")[0]).wavelength
+
+    def draw(ax, part):
+        x, values = KILO * part.floats("signal"), []
+        for k, (axis, colour, marker) in enumerate((("x", "orange", "s"), ("y", "blue", "o"))):
+            y = part.floats(f"fwhm_{axis}")
+            fig.points(ax, x, y, part.floats(f"fwhm_{axis}_err"), fig.COLOURS[colour], marker)
+            values.append(y)
+            if nm:
+                ax.axhline(niemi(nm)[k], color=fig.COLOURS[colour], linewidth=0.6, linestyle=":")
+        return values
+
+    entries = {
+        "serial": {"color": fig.COLOURS["orange"], "marker": "s"},
+        "parallel": {"color": fig.COLOURS["blue"], "marker": "o"},
+        "Niemi et al. 2015": {"color": "#555555", "linestyle": ":"},
+    }
+    found = data.table("bf")
+    columns = [
+        ("fwhm_x", "FWHM x [µm]", "err"),
+        ("fwhm_y", "FWHM y [µm]", "err"),
+        ("fwhm_x_slope", "slope x [µm/10 kADU]", "err"),
+        ("fwhm_y_slope", "slope y", "err"),
+        ("ellipticity", "ellipticity", 3),
+    ]
+    return [
+        Text(
+            "FWHM that a single bright pixel gets from the shifts of its own boundaries, as the predecessor quotes it. "
+            "It compares detectors; the width of spots is measured by the point-source tests."
+        ),
+        *(
+            []
+            if found is None
+            else [channel_table(found, columns, "FWHM at 32 768 ADU and its change", "tables/bf.ecsv")]
+        ),
+        data.figures.make(
+            "bf_width",
+            "FWHM of a single pixel against its signal; dotted, what Niemi et al. 2015 give for the wavelength.",
+            lambda f: curves(f, table, draw, "signal [kADU]", "FWHM [µm]", least=0.5, entries=entries),
+            height=2.7,
+        ),
     ]
 
 

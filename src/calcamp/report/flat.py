@@ -53,7 +53,33 @@ def response(data: ReportData) -> list:
             height=2.3,
         )
     )
+    split = data.table("flat_split")
+    if split is not None and len(split):
+        first = int(min(split.distinct("column")))
+        blocks.append(
+            data.figures.make(
+                "flat_split",
+                f"Response of a sample of pixels of column {first} in the two halves of its frames. Along the line is response, across it noise.",
+                lambda f: _draw_split(f, split.select(column=first)),
+                height=2.5,
+            )
+        )
     return blocks
+
+
+def _draw_split(figure, table) -> None:
+    axes = fig.ccd_panels(figure)
+    for ccd, ax in axes.items():
+        for quadrant in ("E", "F", "G", "H"):
+            part = table.select(ccd=ccd, quadrant=quadrant)
+            x, y = part.floats("half1"), part.floats("half2")
+            keep = (np.abs(x) < 5) & (np.abs(y) < 5)  # defects are elsewhere
+            colour = fig.QUADRANT_COLOURS[quadrant]
+            ax.plot(x[keep], y[keep], fig.MARKERS[quadrant], color=colour, markersize=1.5, markeredgewidth=0)
+        ax.axline((0, 0), slope=1, color="#999999", linewidth=0.6, zorder=0)
+    fig.share_limits(axes)
+    fig.axis_labels(figure, "first half, response − 1 [%]", "second half [%]")
+    fig.legend(figure, quadrant_entries())
 
 
 def _draw_prnu(figure, table) -> None:

@@ -20,6 +20,7 @@ def sections(data: ReportData) -> list[Section]:
             [],
             "nl",
             [
+                Section("Signal and exposure time", raw_flux(data), "nl-flux"),
                 Section("Curves", curve(data), "nl-curve"),
                 Section("Residuals after correction", residuals(data), "nl-residuals"),
                 Section("Lamp and shutter", lamp(data), "nl-lamp"),
@@ -59,6 +60,48 @@ def curve(data: ReportData) -> list:
         ),
     ]
     return blocks
+
+
+def raw_flux(data: ReportData) -> list:
+    """Signal over exposure time, before and after the lamp's track is taken off."""
+    points, shutter, lamp_ = (data.table(n) for n in ("nl_points", "shutter", "nl_lamp"))
+    if points is None or shutter is None or lamp_ is None:
+        return data.missing("nl_points", "shutter", "nl_lamp")
+    t0 = float(shutter.floats("t0")[0])
+    names = [lamp_.floats(n) for n in ("obsid", "track", "wave")]
+    course = {int(o): (t, w) for o, t, w in zip(*names, strict=True)}
+
+    def draw(ax, part):
+        keep = (part.floats("exptime") > 0) & (part.floats("signal") > 300)
+        signal, time = part.floats("signal")[keep], part.floats("exptime")[keep] + t0
+        track, wave = np.array([course[int(o)] for o in part.floats("obsid")[keep]]).reshape(-1, 2).T
+        values = []
+        for slot, colour in zip(np.unique(wave), ("blue", "orange"), strict=False):
+            here = wave == slot
+            flux = signal[here] / time[here]
+            for track_, shade in ((1.0, "#bbbbbb"), (track[here], fig.COLOURS[colour])):
+                y = flux / track_
+                y = 100 * (y / np.median(y) - 1)
+                ax.plot(np.log10(signal[here]), y, ".", color=shade, markersize=2, markeredgewidth=0)
+                values.append(y)
+        return values or [np.array([np.nan])]
+
+    entries = {
+        "before": {"color": "#bbbbbb", "marker": "o", "linewidth": 0},
+        "after, first filter": {"color": fig.COLOURS["blue"], "marker": "o", "linewidth": 0},
+        "after, second": {"color": fig.COLOURS["orange"], "marker": "o", "linewidth": 0},
+    }
+    return [
+        data.figures.make(
+            "nl_flux",
+            "Signal over true exposure time t + t₀ of each filter, over its median, before and after the lamp's slow track is taken off. "
+            "What is left is non-linearity, background and jitter.",
+            lambda f: curves(
+                f, points, draw, "log₁₀ signal [ADU]", "F/(t + t₀) [%]", least=0.2, entries=entries
+            ),
+            height=2.7,
+        )
+    ]
 
 
 def _curve_panels(figure, line, points, logarithmic: bool) -> None:

@@ -271,7 +271,13 @@ def tiles(data: ReportData) -> list:
             f"Gain of tiles relative to the mean of their quadrant, quadrants as seen. The median error of a tile is {errors:.2f} %.",
             lambda f: tile_map(f, table, "gain", "gain − mean", "%", relative=True),
             height=2.6,
-        )
+        ),
+        data.figures.make(
+            "ptc_turn_off",
+            "Turn-off of tiles, each with its neighbours; where it was not reached, the brightest level of the tile.",
+            lambda f: tile_map(f, table, "turn_off", "turn-off", "ADU", (0, 100)),
+            height=2.6,
+        ),
     ]
 
 

@@ -15,7 +15,7 @@ def extract_bf(ctx: runner.Context) -> None:
     from calcamp.analysis.brighter_fatter import solve_kernel
 
     channels = ptc.read_channels(ctx, "extract_COV")
-    rows, curve, coefficients, kernels = [], [], [], {}
+    rows, curve, coefficients, kernels, widths = [], [], [], {}, []
     for ccd in CCDS:
         for quadrant in QUADRANTS:
             keys = {"ccd": ccd, "quadrant": quadrant}
@@ -33,10 +33,13 @@ def extract_bf(ctx: runner.Context) -> None:
                 else math.nan
             )
             trend, trend_err = _trend(channel, fit)
+            width, levels = _width(channel, fit, kernel)
+            widths += [{**keys, **r} for r in levels]
             rows.append(
                 {
                     **keys,
                     **{k: row[k] for k in _BF.split() if k in row},
+                    **width,
                     "ratio": ratio,
                     "ratio_err": abs(ratio) * relative,
                     "trend": trend,
@@ -64,14 +67,24 @@ def extract_bf(ctx: runner.Context) -> None:
             "model_amplitude": inverse,
             **errs("trend", "%/(10 ke-)"),
             "model_scale": "1/pix",
+            **errs("fwhm_x fwhm_y", "um"),
+            **errs("fwhm_x_slope fwhm_y_slope", "um/(10 kADU)"),
         },
         descriptions={
             "a01": "parallel neighbour",
             "a10": "serial neighbour",
             "ratio": "a01 over a10: parallel over serial",
             "trend": "change of C01/(V mu) with the signal beyond the model",
+            "fwhm_x": "of a single pixel of 32768 ADU, from the shifts of its own boundaries, serial direction",
+            "fwhm_x_slope": "its change with the signal",
+            "ellipticity": "(sx² - sy²)/(sx² + sy²) of that pixel",
             "model_scale": "p1 of the smooth model of boundary shifts, p0 Ei(-p1 r) cos(angle)",
         },
+    )
+    ctx.write_table(
+        "bf_width",
+        table(widths, "column ccd quadrant signal fwhm_x fwhm_x_err fwhm_y fwhm_y_err ellipticity"),
+        units={"signal": "ADU", **errs("fwhm_x fwhm_y", "um")},
     )
     ptc.write_curve(ctx, curve)
     ptc.write_coefficients(ctx, coefficients)
@@ -80,8 +93,40 @@ def extract_bf(ctx: runner.Context) -> None:
 
 _BF = (
     "gain gain_err a00 a00_err a01 a01_err a10 a10_err a11 a11_err sum_a sum_a_err ratio ratio_err trend trend_err "
+    "fwhm_x fwhm_x_err fwhm_y fwhm_y_err fwhm_x_slope fwhm_x_slope_err fwhm_y_slope fwhm_y_slope_err ellipticity "
     "model_scale model_amplitude turn_off far_lags_rms chi2_dof"
 )
+
+
+def _width(channel: dict, fit, kernel) -> tuple[dict, list[dict]]:
+    """(columns of table bf, rows of table bf_width): FWHM of a bright pixel, at half FDR and at the levels used."""
+    import numpy as np
+
+    from calcamp.analysis.brighter_fatter import pixel_width
+
+    names = ("fwhm_x", "fwhm_y", "fwhm_x_slope", "fwhm_y_slope")
+    out = dict.fromkeys([*names, *(f"{n}_err" for n in names), "ellipticity"], math.nan)
+    if not (fit.ok and kernel.ok):
+        return out, []
+    columns = np.unique(channel["column"][fit.used])
+    signals = np.array([channel["mu"][fit.used & (channel["column"] == c)].mean() for c in columns])
+    made = pixel_width(kernel, np.append(signals, 32768.0) * fit.gain)
+    for axis in "xy":
+        value, err = getattr(made, axis), getattr(made, f"{axis}_err")
+        out[f"fwhm_{axis}"], out[f"fwhm_{axis}_err"] = value[-1], err[-1]
+        good = np.isfinite(value[:-1])
+        if good.sum() >= 3:
+            # A slope of a smooth curve through the levels: its error is that of the shift, common to them.
+            slope = np.polyfit(signals[good] / 1e4, value[:-1][good], 1)[0]
+            out[f"fwhm_{axis}_slope"] = slope
+            out[f"fwhm_{axis}_slope_err"] = abs(slope) * float(np.median(err[:-1][good] / value[:-1][good]))
+    out["ellipticity"] = made.ellipticity[-1]
+    rows = [
+        {"column": int(c), "signal": m, "fwhm_x": made.x[k], "fwhm_x_err": made.x_err[k],
+         "fwhm_y": made.y[k], "fwhm_y_err": made.y_err[k], "ellipticity": made.ellipticity[k]}
+        for k, (c, m) in enumerate(zip(columns, signals, strict=True))
+    ]  # fmt: skip
+    return out, rows
 
 
 def _trend(channel: dict, fit) -> tuple[float, float]:

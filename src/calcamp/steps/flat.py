@@ -161,7 +161,7 @@ def _whole(ctx: runner.Context, areas: dict, fill):
 def masterflat(ctx: runner.Context) -> None:
     """Master flats of each level with error and count, pixel response non-uniformity, large-scale flat."""
     columns = sorted({e.column for e in ctx.exposures})
-    rows = []
+    rows, splits = [], []
     for column in columns:
         path = ctx.sibling("indivflats") / f"stack_col{column:03d}.npz"
         if not path.is_file():
@@ -171,7 +171,13 @@ def masterflat(ctx: runner.Context) -> None:
                     "BADDATAPROD", f"no usable frame of column {column}", quadrant=quadrant, column=column
                 )
             continue
-        rows += _master(ctx, column, path)
+        rows += _master(ctx, column, path, splits)
+    ctx.write_table(
+        "flat_split",
+        table(splits, "column ccd quadrant half1 half2"),
+        units={"half1": "%", "half2": "%"},
+        descriptions={"half1": "response minus one of a sample of pixels in the first half of the frames"},
+    )
     values = " ".join(f"{n} {n}_err" for n in _PRNU.split())
     ctx.write_table(
         "prnu",
@@ -205,7 +211,7 @@ def _no_master(ctx, column, quadrant, flag) -> dict:
     return {"column": column, "ccd": ctx.ccd, "quadrant": quadrant, **dict.fromkeys([*names.split(), *errors], math.nan), "frames": 0, "n": 0, "flag": flag}  # fmt: skip
 
 
-def _master(ctx: runner.Context, column: int, path) -> list[dict]:
+def _master(ctx: runner.Context, column: int, path, splits: list[dict]) -> list[dict]:
     """Master flat of one level: product and rows."""
     import numpy as np
 
@@ -241,6 +247,7 @@ def _master(ctx: runner.Context, column: int, path) -> list[dict]:
             if (stack.count2 == 0).all():
                 half2 = np.full_like(half1, np.nan)
             found = measure_prnu(half1, half2, None, edges, options.get("defect_sigma", 5.0))
+            splits += _split(ctx.ccd, column, quadrant, half1, half2)
             gain = ctx.gains()[quadrant][0]
             contrast = bf_contrast(flux * gain, options.get("a00", -8.7e-7))
             levels[quadrant] = float(np.nanmean(model))
@@ -304,6 +311,17 @@ def _master(ctx: runner.Context, column: int, path) -> list[dict]:
         wavelength=nm,
     )
     return rows
+
+
+def _split(ccd: int, column: int, quadrant: str, half1, half2, size: int = 300) -> list[dict]:
+    """A sample of pixels in both halves, for the scatter plot: what they share is response, the rest noise."""
+    import numpy as np
+
+    step = max(1, half1.size // size)
+    pairs = np.stack([half1.reshape(-1)[step // 3 :: step], half2.reshape(-1)[step // 3 :: step]], axis=1)
+    pairs = 100 * (pairs[np.isfinite(pairs).all(axis=1)].astype(float) - 1)
+    keys = {"column": column, "ccd": ccd, "quadrant": quadrant}
+    return [{**keys, "half1": round(a, 4), "half2": round(b, 4)} for a, b in pairs.tolist()]
 
 
 # ---- mask -------------------------------------------------------------------------------------------------

@@ -346,8 +346,9 @@ def meta(ctx: runner.Context) -> None:
     write_coefficients(ctx, coefficients)
     ctx.write_table(
         "ptc_tiles",
-        table(tiles, "ccd quadrant tile_row tile_column gain gain_err n"),
-        units=errs("gain", "electron/adu"),
+        table(tiles, "ccd quadrant tile_row tile_column gain gain_err turn_off turn_off_is_limit n"),
+        units={**errs("gain", "electron/adu"), "turn_off": "ADU"},
+        descriptions={"turn_off": "of the tile and its neighbours; the brightest level when is_limit"},
     )
     _write_gain(ctx, rows)
 
@@ -586,11 +587,12 @@ def write_coefficients(ctx: runner.Context, rows: list[dict]) -> None:
 
 
 def tile_rows(ctx: runner.Context, channel: dict, fit, off) -> list[dict]:
-    """Gain of the tiles of a quadrant."""
-    from calcamp.analysis.ptc import tile_gains
+    """Gain and turn-off of the tiles of a quadrant."""
+    from calcamp.analysis.ptc import tile_gains, tile_turn_offs
 
     top = min(_top(off, ctx.options.get("max_level")), channel["linear_max"])
     gain, err, n = tile_gains(fit, *channel["tiles"], top)
+    off, limit = tile_turn_offs(fit, *channel["tiles"], channel["column"], ctx.detector.tiles)
     across = ctx.detector.tiles[1]
     return [
         {
@@ -598,6 +600,8 @@ def tile_rows(ctx: runner.Context, channel: dict, fit, off) -> list[dict]:
             "tile_column": k % across,
             "gain": gain[k],
             "gain_err": err[k],
+            "turn_off": off[k],
+            "turn_off_is_limit": bool(limit[k]),
             "n": int(n[k]),
         }
         for k in range(len(gain))
