@@ -176,6 +176,26 @@ def test_limits_outside_the_range():
     assert (got.tau_low < 6e4).mean() > 0.9
 
 
+def test_errors_far_below_the_step_of_the_grid():
+    """Strong traps of the register: errors of a per cent and less, as good as their pulls."""
+    rng = np.random.default_rng(19)
+    serial = load_clocks("default").table("serial")
+    position, terms = next(iter(serial.signatures("half_EF").items()))
+    t = next(iter(terms.values()))
+    r = pumping.Response(t.begin, t.end, t.hold, t.sign, t.pair, position)
+    steps = np.array([serial.step_us(dwell) for dwell in (0, 4.75, 14.3, 28.6)])
+    tau, lines = np.exp(rng.uniform(np.log(3), np.log(20), 1000)), 100
+    mean = 0.8 * r.electrons(steps[None, :], tau[:, None], CYCLES, 0.4)
+    data = mean + np.sqrt(mean * (1 - mean / CYCLES) / lines + 9.0) * rng.normal(size=mean.shape)
+    got = pumping.fit_traps(
+        data, np.full(data.shape, 3.0), steps, [[r] * 4], CYCLES, 0.4, (0.3, 500.0), lines=lines
+    )
+    assert (got.status == "ok").mean() > 0.95
+    assert (got.tau_err > 0).all()
+    assert np.median(got.tau_err / got.tau) < 0.01
+    assert_pulls(np.log(got.tau / tau) * got.tau / got.tau_err, what="ln tau in the register")
+
+
 def test_neighbouring_dipoles_are_solved_together():
     rng = np.random.default_rng(11)
     traps = {

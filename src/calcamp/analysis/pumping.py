@@ -602,12 +602,10 @@ def _interval(log_grid, rise, centre, height: float):
     def cross(outer, inner, missing):
         outer_in = np.clip(outer, 0, log_grid.size - 1)
         inner_in = np.clip(inner, 0, log_grid.size - 1)
-        # Between the minimum and the first point above, the rise is taken as quadratic.
-        x0 = np.where(
-            np.abs(log_grid[inner_in] - centre) < np.abs(log_grid[outer_in] - centre),
-            log_grid[inner_in],
-            centre,
-        )
+        # Between the minimum and the first point above, the rise is taken as quadratic; the last point below counts
+        # if it lies on the same side of the minimum (a narrow one lies between two points).
+        same = (log_grid[inner_in] - centre) * (log_grid[outer_in] - centre) > 0
+        x0 = np.where(same, log_grid[inner_in], centre)
         y0 = np.where(x0 == centre, 0.0, np.clip(rise[rows, inner_in], 0.0, height))
         y1 = rise[rows, outer_in]
         s0, s1, s = np.sqrt(y0), np.sqrt(np.maximum(y1, 1e-12)), math.sqrt(height)
