@@ -53,8 +53,37 @@ def test_focus_of_a_spot():
         assert curve.fwhm_err / curve.fwhm < 4e-3
     assert np.std(focus_error) < 1.3e-3
     for k, name in enumerate(("focus", "size", "slope")):
-        # errors are scaled with chi2 of 6 degrees of freedom where that is above 1
-        assert_pulls(np.array(pulls)[:, k], excess=0.15, what=name)
+        assert_pulls(np.array(pulls)[:, k], what=name)
+
+
+@pytest.mark.full
+def test_pulls_of_focus_in_full():
+    """240 curves from photons: |mean| <= 0.2, width 0.85-1.15 (spec, decisions 7)."""
+    rng = np.random.default_rng(21)
+    pulls = []
+    for z0 in rng.uniform(-0.4, 0.4, 240):
+        curve = point.fit_focus(*scan(rng, z0))
+        pulls.append(
+            [
+                (curve.focus - z0) / curve.focus_err,
+                (curve.size - 0.72) / curve.size_err,
+                (curve.slope - 2) / curve.slope_err,
+            ]
+        )
+    pulls = np.array(pulls)
+    assert_pulls(pulls[:, 0], what="focus")
+    assert (np.abs(pulls.mean(axis=0)) < 0.2).all(), pulls.mean(axis=0)
+    assert ((pulls.std(axis=0) > 0.85) & (pulls.std(axis=0) < 1.15)).all(), pulls.std(axis=0)
+
+
+def test_errors_grow_where_chi2_asks_for_it():
+    z = 0.2 * np.arange(-4, 5)
+    size = 0.72 + (2.0 * z) ** 2
+    bent = size + 0.05 * np.cos(7 * z)
+    small = point.fit_focus(z, size, np.full(9, 1e-3), sigma=1e3)
+    large = point.fit_focus(z, bent, np.full(9, 1e-3), sigma=1e3)
+    assert large.chi2_dof > 10
+    assert large.focus_err > 3 * small.focus_err
 
 
 def test_a_deep_scan_is_not_biased_where_the_old_parabola_is():
@@ -151,7 +180,7 @@ def test_rate_and_saturation_time():
         made = point.fit_rate(time, true + err * rng.standard_normal(4), err, 2.5e5)
         pulls.append((made.saturation - (2.5e5 / 1.2e5 - 0.01)) / made.saturation_err)
         assert made.rate == pytest.approx(1.2e5, rel=0.02)
-    assert_pulls(pulls, excess=0.25, what="saturation time")  # 2 degrees of freedom
+    assert_pulls(pulls, what="saturation time")
     assert made.saturation_err / made.saturation < 0.01
     one = point.fit_rate([1.0, 1.0], [1e4, 1.02e4], [100, 100], 5e4)
     assert one.saturation == pytest.approx(5e4 / 1.01e4)
@@ -168,7 +197,7 @@ def test_growth_with_fluence():
         width = 2.0 + 0.005 * peak / 1e4 + err * rng.standard_normal(peak.size)
         made = point.fit_growth(peak, width, err)
         pulls.append((made.slope - 0.005) / made.slope_err)
-    assert_pulls(pulls, excess=0.1, what="growth")
+    assert_pulls(pulls, what="growth")
     assert made.slope_err < 1.5 * 2.8e-4
     assert point.fit_growth(peak[:5], peak[:5], peak[:5]).reason
 

@@ -49,6 +49,19 @@ def test_pulls_of_the_fit(fwhm, share):
         k = spots.PARAMETERS.index(name)
         assert_pulls((fits.values[:, k] - truth[:, k]) / fits.err(name), what=f"{name} at {fwhm} px")
     assert 0.97 < np.mean(fits.chi2 / fits.dof) < 1.03
+    assert_shapes(fits, truth)
+
+
+def assert_shapes(fits, truth):
+    """Pulls of width and ellipticity, whose true values follow from the covariance matrix."""
+    derived, size = fits.derived(), truth[:, 3] + truth[:, 4]
+    for name, true in (
+        ("fwhm", spots.FWHM * np.sqrt(size / 2)),
+        ("e1", (truth[:, 3] - truth[:, 4]) / size),
+        ("e2", 2 * truth[:, 5] / size),
+        ("r2", size),
+    ):
+        assert_pulls((derived[name] - true) / derived[f"{name}_err"], what=name)
 
 
 @pytest.mark.full
@@ -62,6 +75,7 @@ def test_pulls_of_the_fit_in_full(fwhm):
         pulls = (fits.values[:, k] - truth[:, k]) / fits.err(name)
         assert_pulls(pulls, what=name)
         assert 0.90 < pulls.std() < 1.10
+    assert_shapes(fits, truth)
     width = spots.FWHM * np.sqrt((truth[:, 3] + truth[:, 4]) / 2)
     bias = derived["fwhm"] - width
     assert abs(bias.mean()) < 2e-4 + 3 * bias.std() / np.sqrt(bias.size)

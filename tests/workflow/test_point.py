@@ -146,3 +146,81 @@ def test_a_missing_frame_and_missing_stars(tmp_path):
     focus = {h.get("ccd"): h["value"] for h in told["headline"] if h["quantity"] == "best_focus"}
     assert all(abs(value - 47.2) < 0.1 for value in focus.values())
     assert (tmp_path / "results/D11/FOCUS00_800/FOCUS00_800_report.pdf").is_file()
+
+
+# ---- PSF01 ----------------------------------------------------------------------------------------------------
+PAIRS = {"1E>2E": 8e-4, "1F>2E": 1.2e-4, "3G>1H": 3e-4, "2F>1H": -9e-5, "1G>3F": 5.5e-4, "2H>3F": 6.5e-5}
+
+
+def write_kernel(path, truth):
+    """The simulator's own boundary shifts as a kernel product, with the true gains."""
+    import numpy as np
+
+    from calcamp.data.fitsfile import write_product
+    from calcamp.simulate.optics import boundary_kernel
+
+    upper, right = boundary_kernel(-0.87e-6)
+    cube = np.zeros((4, 4, 4))
+    for i in range(4):
+        for j in range(1, 4):
+            cube[0, i, j - 1], cube[1, j - 1, i] = right[3 + i, 3 + j], upper[3 + j, 3 + i]
+    gains = {f"{c['ccd']}{c['quadrant']}": c["gain_e_adu"] for c in truth["channels"]}
+    images = [(f"SHIFT_{name}", cube, "1/electron", {"GAIN": gain}) for name, gain in gains.items()]
+    write_product(path, {"BLOCKID": "NOSTROMO", "WAVEL": 800}, images)
+
+
+@pytest.mark.full
+def test_psf01_finds_growth_and_crosstalk(tmp_path):
+    """All 53 frames of PSF01_800: exactly the seeded violators, pulls of the coefficients, growth before and after correction."""
+    import numpy as np
+
+    from calcamp.analysis.crosstalk import CHANNELS
+    from calcamp.config import lookup
+    from calcamp.data.tables import table_rows
+    from calcamp.simulate import simulate_session
+
+    tests = "tests:\n  PSF01_800: {do: [check, lock, basic, meta, xtalk_sex, xtalk_build, xtalk_meta]}\n"
+    text = SESSION.partition("tests:")[0] + tests
+    session = make_workspace(tmp_path, text)
+    found = lookup.load_all(session, {})
+    simulate_session(
+        found.session, found.block, found.chamber, into=tmp_path / "data", detector=found.detector, seed=12,
+        settings={"crosstalk.pairs": PAIRS, "spots.slices": 16},
+    )  # fmt: skip
+    truth = json.loads(next(tmp_path.glob("data_truth/*_truth.json")).read_text())
+    write_kernel(tmp_path / "EUC_BFKERNEL_800nm_NOSTROMO.fits", truth)
+    session.write_text(text + "products:\n  bf_kernel: {nm800: EUC_BFKERNEL_800nm_NOSTROMO.fits}\n")
+    done = snakemake("-c2", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tables = tmp_path / "results/D11/PSF01_800/tables"
+
+    coefficient = {
+        f"{c['ccd']}{c['quadrant']}": c["params"]["crosstalk"]["coefficient"] for c in truth["channels"]
+    }
+    rows = [r for r in table_rows(tables / "crosstalk.ecsv") if r["coefficient"] is not None]
+    assert len(rows) > 120
+    pulls, errors = [], []
+    for r in rows:
+        true = coefficient[f"{r['ccd']}{r['quadrant']}"][CHANNELS.index(r["source"])]
+        pulls.append((r["coefficient"] - true) / r["coefficient_err"])
+        errors.append(r["coefficient_err"])
+    assert np.median(errors) < 1.5 * 2.2e-6
+    assert abs(np.mean(pulls)) < 0.3
+    assert 0.8 < np.std(pulls) < 1.2
+    beyond = {
+        (f"{r['ccd']}{r['quadrant']}", part, r[f"{part}_source"])
+        for r in table_rows(tables / "crosstalk_victims.ecsv")
+        for part, limit in (("largest", 6e-4), ("second", 7.6e-5))
+        if r[f"{part}_upper95"] > limit
+    }
+    assert beyond == {("2E", "largest", "1E"), ("2E", "second", "1F"), ("1H", "second", "2F")}
+    flags = [f for f in verdict(tmp_path, "PSF01_800")["flags"] if f["name"] == "REQNOTMET"]
+    assert flags
+
+    growth = table_rows(tables / "growth.ecsv")
+    for quadrant in growth[:12]:
+        assert quadrant["kind"] == "measured"
+        assert quadrant["slope"] > 20 * quadrant["slope_err"]
+    for quadrant in growth[12:]:
+        assert quadrant["kind"] == "corrected"
+        assert abs(quadrant["slope"]) < 4 * quadrant["slope_err"] + 0.03 * growth[0]["slope"]
