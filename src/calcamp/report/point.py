@@ -270,9 +270,7 @@ def _draw_plane(figure, data, table, spots_table) -> None:
         ax.axvline(width / 2, color="#bbbbbb", linewidth=0.5)
         plane = planes.get(ccd, {})
         if is_number(plane.get("tilt_x")):
-            x, y = np.meshgrid(np.linspace(0, width, 20), np.linspace(0, height, 20))
-            surface = plane["tilt_x"] * (x - width / 2) + plane["tilt_y"] * (y - height / 2)  # µm
-            ax.contour(x, y, surface, levels=7, colors="#aaaaaa", linewidths=0.5)
+            _draw_levels(ax, plane["tilt_x"], plane["tilt_y"], width, height)
         for row, value in zip(rows, away, strict=True):
             if row["ccd"] == ccd:
                 ax.plot(
@@ -298,6 +296,20 @@ def _draw_plane(figure, data, table, spots_table) -> None:
     bar = figure.colorbar(mappable, cax=figure.add_axes((0.935, 0.08, 0.012, 0.76)))
     bar.ax.tick_params(labelsize=6)
     figure.text(0.995, 0.865, "focus − CCD [µm]", ha="right", va="bottom", fontsize=6.5)
+
+
+def _draw_levels(ax, tilt_x: float, tilt_y: float, width: float, height: float) -> None:
+    """Seven lines of equal focus of a plane; they are straight, so no contours need to be sought."""
+    steepest = math.hypot(tilt_x, tilt_y)
+    if not steepest:
+        return
+    reach = (
+        (abs(tilt_x) * width + abs(tilt_y) * height) / 2 / steepest
+    )  # px from the centre to the last corner
+    along = np.array([tilt_x, tilt_y]) / steepest
+    for away in np.linspace(-reach, reach, 9)[1:-1]:
+        x, y = np.array([width, height]) / 2 + away * along
+        ax.axline((x, y), (x - along[1], y + along[0]), color="#aaaaaa", linewidth=0.5)
 
 
 def focus_spots(data: ReportData) -> list:
