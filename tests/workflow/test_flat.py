@@ -266,8 +266,9 @@ def test_non_linearity_end_to_end(tmp_path):
         deviations.append((row["gain"] * gauge / c["gain_e_adu"] - 1) / (row["gain_err"] / row["gain"]))
         assert 0 < row["gain_err_linearity"] < row["gain_err"]
         assert row["gain"] != raw[row["ccd"], row["quadrant"]]["gain"]
+    # The part from linearity is common to the channels: it moves the mean, not the scatter.
     assert abs(np.mean(deviations)) < 2.0
-    assert np.std(deviations) < 2.0
+    assert np.std(deviations) < 1.7  # 99.9 % for twelve channels
 
 
 @pytest.mark.full
@@ -289,4 +290,8 @@ def test_brighter_fatter_reads_the_rows_of_its_surrogate(tmp_path):
     assert np.std(pulls) < 1.6
     left = [r["rho01_after"] / r["rho01_after_err"] for r in rows(tmp_path, "BF01_730", "bf_check")]
     assert abs(np.mean(left)) < 4 / np.sqrt(len(left)) + 0.3
-    assert (tmp_path / "results" / "D11" / "BF01_730" / "figures" / "bf_rho01.png").is_file()
+    for name in ("bf_rho01", "bf_width", "bf_image", "bf_kernel"):
+        assert (tmp_path / "results" / "D11" / "BF01_730" / "figures" / f"{name}.png").is_file()
+    for row in rows(tmp_path, "BF01_730", "bf"):
+        assert 7 < row["fwhm_x"] < row["fwhm_y"] < 11  # um; Niemi et al. 2015: 8.4 and 8.7 at 730 nm
+        assert 0 < row["fwhm_x_slope"] < 1.0

@@ -14,6 +14,7 @@ deviate from it as little as the measured a allow.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +37,18 @@ class Kernel:
     @property
     def ok(self) -> bool:
         return not self.flag
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[Mapping]) -> Kernel:
+        """From rows of the table ``bf_kernel`` of one channel."""
+        n = max(int(row["distance"]) for row in rows)
+        arrays = {name: np.zeros((n, n)) for name in ("serial", "serial_err", "parallel", "parallel_err")}
+        for row in rows:
+            lag, distance = int(row["lag"]), int(row["distance"]) - 1
+            for name, array in arrays.items():
+                array[(lag, distance) if name.startswith("serial") else (distance, lag)] = row[name]
+        order = ("serial", "parallel", "serial_err", "parallel_err")
+        return cls(*(arrays[name] for name in order), NAN, NAN)
 
 
 def _unknowns(n: int) -> tuple[dict, dict]:

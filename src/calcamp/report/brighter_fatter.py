@@ -115,6 +115,43 @@ def kernel(data: ReportData) -> list:
     ]
 
 
+SPOT_SIGMA, SPOT_PEAK, EXAGGERATION = 1.6, 150e3, 20  # px, e-, of the drawing
+
+
+def _boundaries(ax, part):
+    """Boundaries of pixels about a bright spot, their shifts enlarged."""
+    from matplotlib.collections import LineCollection
+
+    from calcamp.analysis.brighter_fatter import Corrector, Kernel
+
+    size = 15
+    x = np.arange(size) - size // 2
+    spot = SPOT_PEAK * np.exp(-0.5 * (x[:, None] ** 2 + x[None, :] ** 2) / SPOT_SIGMA**2)
+    corrector = Corrector(Kernel.from_rows(list(part.rows())), spot.shape)
+    serial, parallel = (2 * EXAGGERATION * s for s in corrector.shifts(spot.astype(np.float32)))
+    lines = [
+        [(x[j] + 0.5 + serial[i, j], x[i] - 0.5), (x[j] + 0.5 + serial[i, j], x[i] + 0.5)]
+        for i in range(size)
+        for j in range(size - 1)
+    ]
+    lines += [
+        [(x[j] - 0.5, x[i] + 0.5 + parallel[i, j]), (x[j] + 0.5, x[i] + 0.5 + parallel[i, j])]
+        for i in range(size - 1)
+        for j in range(size)
+    ]
+    ax.imshow(
+        spot,
+        origin="lower",
+        extent=(x[0] - 0.5, x[-1] + 0.5) * 2,
+        cmap="Greys",
+        vmax=2 * SPOT_PEAK,
+        aspect="auto",
+    )
+    ax.add_collection(LineCollection(lines, colors=fig.COLOURS["blue"], linewidths=0.5))
+    ax.set_xlim(-4.5, 4.5)
+    return [np.array([-4.0, 4.0])]
+
+
 def _images(ax, part):
     """a by lag as an image, colours of its logarithm."""
     i, j, a = part["lag_parallel"].astype(int), part["lag_serial"].astype(int), part.floats("a")

@@ -205,8 +205,6 @@ def _write_kernels(ctx: runner.Context, kernels: dict) -> None:
 # ---- correction ---------------------------------------------------------------------------------------
 def _kernels(ctx: runner.Context) -> dict:
     """quadrant -> (kernel, gain) of this CCD from the sub-task extract_BF."""
-    import numpy as np
-
     from calcamp.analysis.brighter_fatter import Kernel
     from calcamp.data.tables import table_rows
 
@@ -219,16 +217,7 @@ def _kernels(ctx: runner.Context) -> dict:
         own = [r for r in shifts if r["ccd"] == ctx.ccd and r["quadrant"] == row["quadrant"]]
         if row["ccd"] != ctx.ccd or not own or row["gain"] is None:
             continue
-        n = max(r["distance"] for r in own)
-        serial, parallel = np.zeros((n, n)), np.zeros((n, n))
-        for r in own:
-            serial[r["lag"], r["distance"] - 1] = r["serial"]
-            parallel[r["distance"] - 1, r["lag"]] = r["parallel"]
-        out[row["quadrant"]] = (
-            Kernel(serial, parallel, serial * 0, parallel * 0, math.nan, math.nan),
-            row["gain"],
-            row["turn_off"],
-        )
+        out[row["quadrant"]] = (Kernel.from_rows(own), row["gain"], row["turn_off"])
     return out
 
 
