@@ -290,7 +290,7 @@ def test_brighter_fatter_reads_the_rows_of_its_surrogate(tmp_path):
     assert np.std(pulls) < 1.6
     left = [r["rho01_after"] / r["rho01_after_err"] for r in rows(tmp_path, "BF01_730", "bf_check")]
     assert abs(np.mean(left)) < 4 / np.sqrt(len(left)) + 0.3
-    for name in ("bf_rho01", "bf_width", "bf_image", "bf_kernel"):
+    for name in ("bf_rho01", "bf_width", "bf_image", "bf_kernel", "bf_boundaries"):
         assert (tmp_path / "results" / "D11" / "BF01_730" / "figures" / f"{name}.png").is_file()
     for row in rows(tmp_path, "BF01_730", "bf"):
         assert 7 < row["fwhm_x"] < row["fwhm_y"] < 11  # um; Niemi et al. 2015: 8.4 and 8.7 at 730 nm

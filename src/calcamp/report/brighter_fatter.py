@@ -112,6 +112,13 @@ def kernel(data: ReportData) -> list:
             lambda f: curves(f, table, draw, "distance [px]", "log₁₀ shift [px/e⁻]", entries=entries),
             height=2.7,
         ),
+        data.figures.make(
+            "bf_boundaries",
+            f"Boundaries of pixels about a Gaussian spot (grey; σ {SPOT_SIGMA} px, peak {SPOT_PEAK / 1e3:.0f} ke⁻) when it is complete, shifts "
+            f"enlarged {EXAGGERATION} times.",
+            lambda f: curves(f, table, _boundaries, "serial [px]", "parallel [px]"),
+            height=3.0,
+        ),
     ]
 
 
