@@ -55,7 +55,7 @@ def masks(ctx: runner.Context) -> None:
 
 # ---- measuring -------------------------------------------------------------------------------------------
 def _search(ctx: runner.Context, kind: str, cuts, found: dict, bits: dict) -> None:
-    """Search the frames of one kind, all of them in memory at a time, one quadrant after the other."""
+    """Search the frames of one kind, all of them in memory at a time."""
     import numpy as np
 
     from calcamp.analysis.cosmetics import search_dark, search_flat
@@ -63,12 +63,13 @@ def _search(ctx: runner.Context, kind: str, cuts, found: dict, bits: dict) -> No
 
     frames = _prepared(ctx, kind)
     image = ctx.detector.region("img", trimmed=False)
-    for quadrant in QUADRANTS:
+
+    def search(quadrant: str) -> None:
         used = [p for e, p in frames if (e.obsid, quadrant) not in ctx.selection()]
         if kind == "flat":
             used = [p for p in used if _is_flat(p, quadrant)]
         if not used:
-            continue
+            return
         least = cuts.vote * len(used)
         own = np.zeros(ctx.detector.image_shape, np.uint32)
         for bit in (DQ.SATURATED, DQ.LOST):
@@ -85,7 +86,7 @@ def _search(ctx: runner.Context, kind: str, cuts, found: dict, bits: dict) -> No
                 f"{100 * share:.0f} % of the pixels have no value in the {kind} frames",
                 quadrant=quadrant,
             )
-            continue
+            return
         bits[quadrant].append(own)
         if kind == "dark":
             columns = slice(image[1].start, image[1].stop)
@@ -98,6 +99,9 @@ def _search(ctx: runner.Context, kind: str, cuts, found: dict, bits: dict) -> No
             found[quadrant] = search_flat(
                 [p.image(quadrant) for p in used], cuts, invalid if invalid.any() else None
             )
+
+    with runner.quadrants_at_once() as each:
+        list(each(search, QUADRANTS))
 
 
 def _prepared(ctx: runner.Context, kind: str) -> list:
