@@ -56,7 +56,8 @@ def test_odd_targets_are_refused(text):
 
 
 def test_targets():
-    assert Target.parse("me@gate.way:quarantine/D11/") == Target("me@gate.way:quarantine/D11", True)
+    target = Target.parse("me@gate.way:quarantine/D11/")
+    assert (target.text, target.remote) == ("me@gate.way:quarantine/D11", True)
     assert not Target.parse("backup/").remote
     assert "cannot be reached" in explain(255, "ssh: connect: refused\n")
 

@@ -380,6 +380,9 @@ def join_tables(paths: Iterable[Path | str], out: Path | str) -> Path:
     paths = [Path(path) for path in paths]
     if not paths:
         raise InputError("no tables to join", file=out)
+    same = _joined_text(paths)
+    if same is not None:
+        return write_atomic(out, same)
     read = [table_columns(path) for path in paths]
     kinds: dict[str, str] = {}
     filled: dict[str, bool] = {}  # a column without any value takes the type of another table's
@@ -411,6 +414,25 @@ def join_tables(paths: Iterable[Path | str], out: Path | str) -> Path:
         _same_in_all([header["meta"] for _, header in read]),
         {name: text for name, text in descriptions.items() if text},
     )
+
+
+def _joined_text(paths: list[Path]) -> str | None:
+    """Tables with the same header to the letter, as text; None for any others, and those not made here."""
+    header, bodies = None, []
+    for path in paths:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return None
+        end = 0
+        while text.startswith("#", end):
+            end = text.find("\n", end) + 1
+        end = text.find("\n", end) + 1  # the line of the names
+        if not end or '\n"' in text or not text.endswith("\n") or (header or text[:end]) != text[:end]:
+            return None
+        header = text[:end]
+        bodies.append(text[end:])
+    return "".join([header, *bodies])
 
 
 def _has_values(column: list) -> bool:

@@ -39,7 +39,7 @@ class Case:
 
     judging: dict
     manifest: dict
-    tables: dict[str, list[dict]]
+    tables: Mapping[str, Sequence[Mapping]]
     records: list[dict]
     products: list[dict]
     limits: dict[str, Limit]

@@ -43,7 +43,7 @@ def judge(
     manifest
         manifest.json.
     tables
-        Subject -> rows (None for not measured), joined over CCDs.
+        Subject -> rows (None for not measured), joined over CCDs; only the tables that are judged are asked for.
     records
         Records of the sub-tasks, one per sub-task and CCD.
     products
@@ -61,7 +61,7 @@ def judge(
     case = Case(
         judging=judging,
         manifest=manifest,
-        tables={subject: list(rows) for subject, rows in tables.items()},
+        tables=tables,
         records=list(records),
         products=list(products),
         limits=read_limits(judging.get("limits") or {} if limits is None else limits),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from calcamp.data.files import link_or_copy, read_json, write_json
@@ -25,9 +26,29 @@ def records_of(folder: Path, judging: dict) -> list[dict]:
     return found
 
 
-def join(folder: Path, records: list[dict]) -> dict[str, list[dict]]:
-    """Write ``tables/<subject>.ecsv`` joined over CCDs; return the rows of each."""
-    from calcamp.data.tables import join_tables, table_rows
+class Tables(Mapping):
+    """subject -> rows of the joined tables, read when they are asked for: profiles and lists are not judged."""
+
+    def __init__(self, paths: dict[str, Path]):
+        self.paths, self._rows = paths, {}
+
+    def __getitem__(self, subject: str) -> list[dict]:
+        from calcamp.data.tables import table_rows
+
+        if subject not in self._rows:
+            self._rows[subject] = table_rows(self.paths[subject])
+        return self._rows[subject]
+
+    def __iter__(self):
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+
+def join(folder: Path, records: list[dict]) -> Tables:
+    """Write ``tables/<subject>.ecsv`` joined over CCDs."""
+    from calcamp.data.tables import join_tables
 
     parts: dict[str, list[Path]] = {}
     for record in records:
@@ -38,12 +59,10 @@ def join(folder: Path, records: list[dict]) -> dict[str, list[dict]]:
     for old in tables.glob("*.ecsv"):
         if old.stem not in parts:
             old.unlink()
-    rows = {}
+    joined = {subject: tables / f"{subject}.ecsv" for subject in parts}
     for subject, paths in parts.items():
-        joined = tables / f"{subject}.ecsv"
-        join_tables(paths, joined)
-        rows[subject] = table_rows(joined)
-    return rows
+        join_tables(paths, joined[subject])
+    return Tables(joined)
 
 
 def link_products(folder: Path, records: list[dict]) -> list[dict]:
