@@ -7,7 +7,6 @@ frame costs one pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -109,7 +108,6 @@ def frame_statistics(
     dq: np.ndarray | BadPixels | None = None,
     sigma: float = 5.0,
     slopes: bool = True,
-    each: Callable = map,
 ) -> dict[str, QuadrantStatistics]:
     """Statistics of the four quadrants of a raw frame.
 
@@ -127,8 +125,6 @@ def frame_statistics(
         Clip of means and noise.
     slopes : bool
         Fit slopes too (a third of the time).
-    each : callable
-        `map`, or one that works on several quadrants at once.
 
     Returns
     -------
@@ -138,8 +134,7 @@ def frame_statistics(
     if raw.shape != detector.ccd_shape or raw.dtype != np.uint16:
         raise ValueError(f"expected uint16 of shape {detector.ccd_shape}, got {raw.dtype} of {raw.shape}")
     bad = find_bad(dq, detector) if isinstance(dq, np.ndarray) else dq
-    found = each(lambda q: _quadrant(raw, q, detector, vstart, vend, bad, sigma, slopes), QUADRANTS)
-    return dict(zip(QUADRANTS, found, strict=True))
+    return {q: _quadrant(raw, q, detector, vstart, vend, bad, sigma, slopes) for q in QUADRANTS}
 
 
 def _quadrant(

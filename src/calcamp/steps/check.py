@@ -52,14 +52,13 @@ def check(ctx: runner.Context) -> None:
 
     plane = ctx.dq_plane()
     bad = None if plane is None else find_bad(plane, ctx.detector)
-    with runner.quadrants_at_once() as each:
-        measured, unreadable = _measure(ctx, bad, each)
+    measured, unreadable = _measure(ctx, bad)
     _write_offsets(ctx, measured)
     _write_frames(ctx, measured)
     _write_selection(ctx, measured, unreadable)
 
 
-def _measure(ctx: runner.Context, bad, each) -> tuple[dict, dict]:
+def _measure(ctx: runner.Context, bad) -> tuple[dict, dict]:
     """(obsid -> quadrant -> statistics, obsid -> why the frame cannot be read)."""
     from calcamp.analysis.check import frame_statistics
     from calcamp.data.raw import RawError
@@ -74,7 +73,7 @@ def _measure(ctx: runner.Context, bad, each) -> tuple[dict, dict]:
             unreadable[exposure.obsid] = f"{error.kind}: {error}"
             ctx.flag("MISSDATA" if error.kind == "missing" else "BADDATA", str(error), obsid=exposure.obsid)
             continue
-        measured[exposure.obsid] = frame_statistics(raw.data, ctx.detector, vstart, vend, dq=bad, each=each)
+        measured[exposure.obsid] = frame_statistics(raw.data, ctx.detector, vstart, vend, dq=bad)
         _compare_serials(ctx, exposure)
         ctx.progress(number, len(ctx.exposures))
     return measured, unreadable

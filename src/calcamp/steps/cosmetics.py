@@ -100,8 +100,8 @@ def _search(ctx: runner.Context, kind: str, cuts, found: dict, bits: dict) -> No
                 [p.image(quadrant) for p in used], cuts, invalid if invalid.any() else None
             )
 
-    with runner.quadrants_at_once() as each:
-        list(each(search, QUADRANTS))
+    for quadrant in QUADRANTS:
+        search(quadrant)
 
 
 def _prepared(ctx: runner.Context, kind: str) -> list:

@@ -50,8 +50,7 @@ def meta(ctx: runner.Context) -> None:
             background_box=options.get("background_box", 64),
         )
 
-    with runner.quadrants_at_once() as each:
-        results = dict(zip(used, each(analyse, used), strict=True))
+    results = {quadrant: analyse(quadrant) for quadrant in used}
     ctx.current = None
     temperature = _temperature(ctx, frames)
     _write_dark(ctx, results, used, gains, temperature, bias is not None)

@@ -14,7 +14,6 @@ Standard library only until a task runs.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import json
 import os
@@ -331,21 +330,6 @@ class Context:
         print(
             f"{self.test} {self.subtask}{f' CCD{self.ccd}' if self.ccd else ''}: {done}/{total}", flush=True
         )
-
-
-@contextlib.contextmanager
-def quadrants_at_once() -> Iterator[Callable]:
-    """A `map` for the quadrants of a frame: on two threads where the process may use two processors.
-
-    Three CCDs on two processors leave one idle in the second round; numpy works outside the interpreter's lock.
-    """
-    if len(os.sched_getaffinity(0)) < 2:
-        yield map
-        return
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(2) as pool:
-        yield pool.map
 
 
 Task = Callable[[Context], None]
