@@ -333,6 +333,11 @@ def limit_sign(item: dict) -> str:
     return ">" if known is not None and known.lower else "<"
 
 
+def is_true(value) -> bool:
+    """Whether a cell of a table says yes."""
+    return value in (True, 1, "True", "true")
+
+
 def with_error(value, error, limit: bool | str = False) -> str:
     """``value ± error`` with two digits of the error; ``< value`` for a limit, or with the sign that `limit` gives."""
     if not is_number(value):
@@ -493,6 +498,7 @@ __all__ = [
     "Text",
     "Verbatim",
     "beam_values",
+    "is_true",
     "number",
     "plain_table",
     "pretty_unit",

@@ -15,6 +15,7 @@ from calcamp.report.base import (
     TableBlock,
     Text,
     beam_values,
+    is_true,
     label,
     number,
     plain_table,
@@ -47,10 +48,6 @@ def sections(data: ReportData) -> list[Section]:
     ]
 
 
-def _is_true(value) -> bool:
-    return value in (True, 1, "True", "true")
-
-
 def current(data: ReportData) -> list:
     """Dark current with error, upper limit and systematic."""
     table = data.table("dark")
@@ -59,7 +56,7 @@ def current(data: ReportData) -> list:
     unit = table.unit("dark_current") or "e⁻/px/h"
     cells, rows = {}, []
     for row in table.rows():
-        limit = _is_true(row.get("is_limit"))
+        limit = is_true(row.get("is_limit"))
         value = row.get("dark_current_limit95") if limit else row.get("dark_current")
         text = with_error(value, row.get("dark_current_err"), limit)
         cells[row.get("ccd"), row.get("quadrant")] = Cell(
@@ -121,14 +118,14 @@ def _conditions(table) -> list:
             words.append(f"CCD{row['ccd']} {with_error(row['temperature'], row.get('temperature_err'))} K")
     out = [Text(f"Temperature of the CCDs: {', '.join(words)}.")] if words else []
     rows = table.rows()
-    if rows and "bias_subtracted" in table and not all(_is_true(r.get("bias_subtracted")) for r in rows):
+    if rows and "bias_subtracted" in table and not all(is_true(r.get("bias_subtracted")) for r in rows):
         out.append(
             Note(
                 "No bias product was taken off everywhere: the signal of read-out is part of the figure.",
                 "warning",
             )
         )
-    if "gain_nominal" in table and any(_is_true(r.get("gain_nominal")) for r in rows):
+    if "gain_nominal" in table and any(is_true(r.get("gain_nominal")) for r in rows):
         out.append(Note("The gain is the nominal one, the block has no measured gain yet.", "warning"))
     return out
 
@@ -345,7 +342,7 @@ def _scatter_hot(ax, table, quadrant, rows_n, columns_n, norm):
     y = row if quadrant in "GH" else 2 * rows_n - 1 - row
     rate = table.floats("rate_e" if "rate_e" in table else "rate_adu")
     firm = (
-        np.array([_is_true(v) for v in table["repeatable"].tolist()])
+        np.array([is_true(v) for v in table["repeatable"].tolist()])
         if "repeatable" in table
         else np.ones(len(x), dtype=bool)
     )

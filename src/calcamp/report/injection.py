@@ -13,6 +13,7 @@ from calcamp.report.base import (
     Section,
     TableBlock,
     Text,
+    is_true,
     label,
     number,
     plain_table,
@@ -118,12 +119,8 @@ def _steepness(row) -> str:
     return with_error(row.get("steepness"), row.get("steepness_err"))
 
 
-def _is_true(value) -> bool:
-    return value in (True, 1, "True", "true")
-
-
 def _matched(table):
-    return table.where(np.array([_is_true(v) for v in table["matched"].tolist()]))
+    return table.where(np.array([is_true(v) for v in table["matched"].tolist()]))
 
 
 def _draw_curve(figure, data, kind) -> None:
@@ -165,7 +162,7 @@ def delays(data: ReportData) -> list:
         for ratio in ratios:
             r = found.get((ccd, quadrant, ratio), {})
             text = with_error(r.get("signal"), r.get("signal_err"))
-            cells.append(Cell(text + (" ●" if _is_true(r.get("expected")) else ""), "none" if not r else ""))
+            cells.append(Cell(text + (" ●" if is_true(r.get("expected")) else ""), "none" if not r else ""))
         rows.append(cells)
     header = ["Quadrant", *[f"id_dly = {number(r, 2)} × toi_ch" for r in ratios]]
     return [

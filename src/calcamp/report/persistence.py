@@ -14,6 +14,7 @@ from calcamp.report.base import (
     Section,
     TableBlock,
     Text,
+    is_true,
     label,
     number,
     plain_table,
@@ -40,10 +41,6 @@ def sections(data: ReportData) -> list[Section]:
     ]
 
 
-def _true(value) -> bool:
-    return value in (True, 1, "True")
-
-
 def released(data: ReportData) -> list:
     """Charge in the first latent frame, or its limit; time constant."""
     table = data.table("persistence")
@@ -51,7 +48,7 @@ def released(data: ReportData) -> list:
         return data.missing("persistence")
     cells, rows = {}, []
     for row in table.rows():
-        limit = _true(row.get("is_limit"))
+        limit = is_true(row.get("is_limit"))
         value = row.get("limit95") if limit else row.get("persistence")
         text = with_error(value, row.get("persistence_err"), limit)
         cells[row["ccd"], row["quadrant"]] = Cell(text, "none" if row.get("persistence") is None else "")
@@ -90,9 +87,9 @@ def released(data: ReportData) -> list:
         Beam(cells, "Persistence in the first latent dark [e⁻/px]"),
         TableBlock(header, rows, "Persistence [e⁻/px] and its decay", compact=True),
     ]
-    if any(_true(row.get("gain_nominal")) for row in table.rows()):
+    if any(is_true(row.get("gain_nominal")) for row in table.rows()):
         blocks.append(Note("Electrons are with the nominal gain: the block has no measured one yet.", "info"))
-    if all(_true(row.get("is_limit")) for row in table.rows() if row.get("persistence") is not None):
+    if all(is_true(row.get("is_limit")) for row in table.rows() if row.get("persistence") is not None):
         blocks.append(Note("No measurable persistence in any quadrant.", "info"))
     return blocks
 
