@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from calcamp.analysis import flat as f
-from calcamp.analysis.ptc import expand as ptc_expand
+from calcamp.analysis.tiles import expand as ptc_expand
 from support import assert_pulls
 
 GAIN = 3.5

@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from tests.support import assert_pulls
 from tests.workflow.conftest import ROOT, SESSION, calcamp, make_workspace, snakemake, verdict
 
 from calcamp.config.lookup import load_block, load_chamber, load_detector
@@ -30,14 +31,8 @@ FAST = ("--set", "flat.steps=1", "--set", "nonlinearity.scale=0")
 def flats(tmp_path_factory):
     """PTC02 with a missing frame, a lamp failure, saturated levels and a mask on CCD1; FLATFLUX00, FLAT_STB."""
     folder = tmp_path_factory.mktemp("flats")
-    detector = load_detector("ccd273-mini")
     make_workspace(folder)
-    serial = load_block("NOSTROMO", folder).serials["ccd1"]
-    name = product_name("mask", "NOSTROMO", 1, serial)
-    bad = np.zeros(detector.ccd_shape, int)
-    bad[100:140, 200:260] = 1
-    (folder / "masks").mkdir()
-    write_mask(folder / "masks" / name, bad, {"SN": serial, "CCD": "CCD1"})
+    name = block_mask(folder)
     session = make_workspace(folder, SESSION.split("tests:")[0] + TESTS.format(mask=name))
     faults = ("--fault", "missing_frame:1003", "--fault", "lamp_off:1009")
     done = calcamp("simulate", session, "--into", "data", "--seed", 5, *FAST, *faults, cwd=folder)
@@ -45,6 +40,18 @@ def flats(tmp_path_factory):
     run = snakemake("-c2", cwd=folder)
     assert run.returncode == 0, run.stdout + run.stderr
     return folder
+
+
+def block_mask(folder, ccd: int = 1) -> str:
+    """A mask product of a block of bad pixels (quadrant H), in ``masks/``; its name."""
+    detector = load_detector("ccd273-mini")
+    serial = load_block("NOSTROMO", folder).serials[f"ccd{ccd}"]
+    name = product_name("mask", "NOSTROMO", ccd, serial)
+    bad = np.zeros(detector.ccd_shape, int)
+    bad[100:140, 200:260] = 1
+    (folder / "masks").mkdir(exist_ok=True)
+    write_mask(folder / "masks" / name, bad, {"SN": serial, "CCD": f"CCD{ccd}"})
+    return name
 
 
 def truth(folder):
@@ -160,6 +167,7 @@ KINDS = {
     "PTC02_155R": ("pass", "ptc_curve", ""),
     "NL01": ("pass", "nl_curve nl_lamp", ""),
     "NL02_160R": ("pass", "nl_curve nl_lamp", "NL_DEGENERATE"),
+    "FLAT01": ("pass", "flat_small_col001 flat_small_col003 flat_prnu flat_split", ""),
     "FLAT02_590": ("pass", "flat_small_col001 flat_small_col002 flat_split", ""),
 }
 
@@ -167,7 +175,7 @@ KINDS = {
 @pytest.mark.parametrize("test", list(KINDS))
 def test_every_kind_of_test_runs(test, tmp_path):
     """Raw frames to PDF at mini size; FLAT02 writes its individual flats too."""
-    options = "{do: all, options: {indivflats: {write: true}}}" if test.startswith("FLAT") else "{do: all}"
+    options = "{do: all, options: {indivflats: {write: true}}}" if test.startswith("FLAT02") else "{do: all}"
     session = make_workspace(tmp_path, SESSION.split("tests:")[0] + f"tests:\n  {test}: {options}\n")
     done = calcamp(
         "simulate", session, "--into", "data", "--seed", 9, "--set", "flat.steps=1", "--jobs", 2, cwd=tmp_path
@@ -183,7 +191,7 @@ def test_every_kind_of_test_runs(test, tmp_path):
     assert (folder / f"{test}_report.pdf").stat().st_size > 20_000
     for name in figures.split():
         assert (folder / "figures" / f"{name}.png").is_file(), name
-    if test.startswith("FLAT"):
+    if test.startswith("FLAT02"):
         written = list(
             (folder / "ccd1" / "indivflats" / "products").glob("EUC_FF_590nm_col*_ROE1_1*_CCD1.fits")
         )
@@ -193,13 +201,7 @@ def test_every_kind_of_test_runs(test, tmp_path):
 def test_non_linearity_and_flats_with_faults(tmp_path):
     """NL01 and FLAT_STB: lost and dark exposures, a CCD missing, a file cut short, a mask, a shutter of 1 ms jitter."""
     make_workspace(tmp_path)
-    detector = load_detector("ccd273-mini")
-    serial = load_block("NOSTROMO", tmp_path).serials["ccd1"]
-    name = product_name("mask", "NOSTROMO", 1, serial)
-    bad = np.zeros(detector.ccd_shape, int)
-    bad[100:140, 200:260] = 1
-    (tmp_path / "masks").mkdir()
-    write_mask(tmp_path / "masks" / name, bad, {"SN": serial, "CCD": "CCD1"})
+    name = block_mask(tmp_path)
     entry = f"{{do: all, products: {{mask: {{1: masks/{name}}}}}}}"
     text = SESSION.split("tests:")[0] + f"tests:\n  NL01: {entry}\n  FLAT_STB: {entry}\n"
     session = make_workspace(tmp_path, text)
@@ -233,6 +235,81 @@ def test_non_linearity_and_flats_with_faults(tmp_path):
     for row in rows(tmp_path, "FLAT_STB", "prnu"):
         assert row["prnu"] == pytest.approx(np.hypot(0.6, 0.05), abs=0.02)
         assert row["frames"] == (12 if row["ccd"] == 3 else 13)
+
+
+def test_masks_change_data_quality_and_robust_statistics_only(tmp_path):
+    """FLAT_STB, PTC02 and NL01 without and with a mask of CCD1: CCD2 and CCD3 to the last digit, CCD1 within its errors."""
+    make_workspace(tmp_path)
+    names = ("FLAT_STB", "PTC02_730", "NL01")
+    plain = SESSION.split("tests:")[0] + "tests:\n" + "".join(f"  {n}: {{do: all}}\n" for n in names)
+    session = make_workspace(tmp_path, plain)
+    made = ("--seed", 12, "--set", "flat.steps=1", "--jobs", 2)
+    done = calcamp("simulate", session, "--into", "data", *made, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = snakemake("-c2", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    subjects = {
+        "FLAT_STB": {"prnu": ("prnu",), "flat_frames": ("signal",)},
+        "PTC02_730": {"ptc": ("gain", "a00", "a01"), "ptc_pairs": ("variance",)},
+        "NL01": {"nl_frames": ("signal",)},
+    }
+    before = {(t, s): rows(tmp_path, t, s) for t, tables in subjects.items() for s in tables}
+    raw = {t: rows(tmp_path, t, "offsets") for t in subjects}
+    name = block_mask(tmp_path)
+    session.write_text(plain.replace("{do: all}", f"{{do: all, products: {{mask: {{1: masks/{name}}}}}}}"))
+    run = snakemake("-c2", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    for (test, subject), was in before.items():
+        now = rows(tmp_path, test, subject)
+        assert len(now) == len(was)
+        for old, new in zip(was, now, strict=True):
+            if old["ccd"] != 1:
+                assert new == old
+                continue
+            if old["quadrant"] == "H" and "n" in old and subject != "ptc":
+                assert new["n"] < old["n"]
+            for quantity in subjects[test][subject]:
+                # the pixels are the same but for 0.9 % of one quadrant
+                assert new[quantity] == pytest.approx(old[quantity], abs=0.6 * old[f"{quantity}_err"] + 1e-12)
+    for test, was in raw.items():
+        assert "mask" in verdict(tmp_path, test)["products_used"]
+        others = [r for r in rows(tmp_path, test, "offsets") if r["ccd"] != 1]
+        assert others == [r for r in was if r["ccd"] != 1]
+
+
+def test_flat_functional_test(tmp_path):
+    """MOT_FF alone: its frames are those of the short PTC01; coefficients, converter and edge, to the PDF."""
+    session = make_workspace(tmp_path, SESSION.split("tests:")[0] + "tests:\n  MOT_FF: {do: all}\n")
+    made = ("--seed", 14, "--set", "flat.steps=8", "--set", "nonlinearity.scale=0", "--jobs", 2)
+    done = calcamp("simulate", session, "--into", "data", *made, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = snakemake("-c2", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    found = verdict(tmp_path, "MOT_FF")
+    assert (found["status"], found["verdict"]) == ("complete", "pass"), found["flags"]
+    assert found["frames"] == {"declared": 10, "found": 10, "used": 10}
+    channels = truth(tmp_path)
+    a, edge = [], []
+    for row in rows(tmp_path, "MOT_FF", "bf"):
+        made = channels[row["ccd"], row["quadrant"]]["params"]["flat"]["a"]
+        a += [(row["a01"] - made[1][0]) / row["a01_err"], (row["a10"] - made[0][1]) / row["a10_err"]]
+    assert_pulls(a, what="a01, a10")
+    for row in rows(tmp_path, "MOT_FF", "her"):
+        if row["edge"] == "serial":
+            c = channels[row["ccd"], row["quadrant"]]
+            h = c["params"]["hard_edge"]
+            share = np.exp(-np.arange(20) / h["length"])
+            late = h["deferred"] * (1 - np.exp(-32768 * c["gain_e_adu"] / h["deferred_scale"])) / share.sum()
+            made = h["kernel"][0] + late / (32768 * c["gain_e_adu"])
+            edge.append((row["her"] - made) / row["her_err"])
+    assert abs(np.mean(edge)) < 1.5
+    codes = rows(tmp_path, "MOT_FF", "adc")
+    assert len(codes) == 12
+    assert all(r["missing_codes"] == 0 and r["n"] > 1000 and abs(r["worst_significance"]) < 6 for r in codes)
+    folder = tmp_path / "results" / "D11" / "MOT_FF"
+    assert (folder / "MOT_FF_report.pdf").stat().st_size > 20_000
+    for name in ("bf_kernel", "bf_width", "adc_bits", "ptc_her"):
+        assert (folder / "figures" / f"{name}.png").is_file(), name
 
 
 @pytest.mark.full
@@ -273,22 +350,32 @@ def test_non_linearity_end_to_end(tmp_path):
 
 @pytest.mark.full
 def test_brighter_fatter_reads_the_rows_of_its_surrogate(tmp_path):
-    """BF01_730 on the frames of PTC02_730: coefficients and what the correction leaves."""
-    session = make_workspace(
-        tmp_path, SESSION.split("tests:")[0] + "tests:\n  PTC02_730: {do: [check]}\n  BF01_730: {do: all}\n"
-    )
+    """BF01_730 on the frames of PTC02_730, one lost, one dark, CCD1 with a mask: coefficients and what the correction leaves."""
+    make_workspace(tmp_path)
+    name = block_mask(tmp_path)
+    entry = f"{{do: all, products: {{mask: {{1: masks/{name}}}}}}}"
+    text = SESSION.split("tests:")[0] + f"tests:\n  PTC02_730: {{do: [check]}}\n  BF01_730: {entry}\n"
+    session = make_workspace(tmp_path, text)
     fast = ("--set", "flat.steps=8", "--set", "nonlinearity.scale=0", "--jobs", 2)
+    fast += ("--fault", "missing_frame:1003", "--fault", "lamp_off:1009")
     done = calcamp("simulate", session, "--into", "data", "--seed", 8, *fast, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert snakemake("-c2", cwd=tmp_path).returncode == 0
-    assert verdict(tmp_path, "BF01_730")["status"] == "complete"
+    found = verdict(tmp_path, "BF01_730")
+    assert "MISSDATA" in {f["name"] for f in found["flags"]}
+    assert any(e["obsid"] == 1009 and "lamp off" in e["cause"] for e in found["excluded"])
+    checked = rows(tmp_path, "BF01_730", "bf_check")
+    tops = {(r["ccd"], r["quadrant"]): r["turn_off"] for r in rows(tmp_path, "BF01_730", "bf")}
+    assert all(r["signal"] < tops[r["ccd"], r["quadrant"]] for r in checked)  # nothing that is saturated
+    window = max(r["n"] for r in checked if r["ccd"] == 2)
+    assert all(r["n"] < window for r in checked if (r["ccd"], r["quadrant"]) == (1, "H"))
     channels, pulls = truth(tmp_path), []
     for row in rows(tmp_path, "BF01_730", "bf"):
         a = channels[row["ccd"], row["quadrant"]]["params"]["flat"]["a"]
         pulls += [(row["a01"] - a[1][0]) / row["a01_err"], (row["a10"] - a[0][1]) / row["a10_err"]]
     assert abs(np.mean(pulls)) < 1.0
     assert np.std(pulls) < 1.6
-    left = [r["rho01_after"] / r["rho01_after_err"] for r in rows(tmp_path, "BF01_730", "bf_check")]
+    left = [r["rho01_after"] / r["rho01_after_err"] for r in checked]
     assert abs(np.mean(left)) < 4 / np.sqrt(len(left)) + 0.3
     for name in ("bf_rho01", "bf_width", "bf_image", "bf_kernel", "bf_boundaries"):
         assert (tmp_path / "results" / "D11" / "BF01_730" / "figures" / f"{name}.png").is_file()

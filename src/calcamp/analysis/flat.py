@@ -8,14 +8,19 @@ from itertools import pairwise
 
 import numpy as np
 
-from calcamp.analysis.ptc import FDR, block_sums, outside, strips, tile_means, tile_variances
+from calcamp.analysis.ptc import FDR
 from calcamp.analysis.statistics import NAN, about, fit_linear
+from calcamp.analysis.tiles import BAND, ColumnScan, TileScan, bands, block_sums, strips, tile_means
 
 #: Relative signal below which a pixel does not answer to light.
 DEAD = 0.5
 
 
 # ---- stacks -----------------------------------------------------------------------------------------
+#: Differences of neighbouring frames that give the noise of a frame.
+NOISE_PAIRS = 5
+
+
 @dataclass
 class Stack:
     """Sums of like flats of one quadrant, in two halves, each frame at the flux of the first.
@@ -35,7 +40,7 @@ class Stack:
     _reference: np.ndarray | None = None
     _noise: np.ndarray | None = None  # ADU, of a frame, per tile
     _variances: list = field(default_factory=list)
-    _last: np.ndarray | None = None
+    _last: tuple | None = None  # frame before, its mask
     _number: int = 0
 
     def add(self, image: np.ndarray, mask: np.ndarray | None) -> tuple[float, np.ndarray]:
@@ -48,13 +53,14 @@ class Stack:
             return signal, mean
         if not math.isfinite(self.flux):
             self.flux = signal
-        scaled = image * np.float32(self.flux / signal)
+        factor = np.float32(self.flux / signal)
         if self._reference is None:
-            self._first.append((scaled, mask))
+            self._first.append((image * factor, mask))
             if len(self._first) == 3:
                 self._settle()
         else:
-            self._accumulate(scaled, mask)
+            self._accumulate(image, factor, mask)
+            self._follow(image, factor, mask)
         return signal, mean / signal
 
     def _settle(self) -> None:
@@ -71,48 +77,69 @@ class Stack:
             self._noise_of(one[0] - two[0], one[1], two[1])
         self._noise = self._spread()
         for frame, mask in self._first:
-            self._accumulate(frame, mask)
-        self._first = []
+            self._accumulate(frame, np.float32(1.0), mask)
+        self._last, self._first = self._first[-1], []
+
+    def _follow(self, image, factor, mask) -> None:
+        """Noise from the difference to the frame before, for the first frames."""
+        if len(self._variances) >= NOISE_PAIRS:
+            self._last = None
+            return
+        scaled = image * factor
+        self._noise_of(scaled - self._last[0], self._last[1], mask)
+        self._last = (scaled, mask)
 
     def _noise_of(self, difference, mask1, mask2) -> None:
-        out = np.zeros(difference.shape, bool)
-        for mask in (mask1, mask2):
-            if mask is not None:
-                out |= mask
-        _, variance = tile_variances(difference, out, self.edges)
+        bad = mask1 if mask2 is None or mask1 is mask2 else mask2 if mask1 is None else mask1 | mask2
+        scan = TileScan(difference, self.edges, bad)
+        _, variance = scan.variance()
         for _ in range(2):
-            wide = 5.5 * np.sqrt(np.nan_to_num(variance, nan=1.0))
-            _, variance = tile_variances(difference, out | outside(difference, wide, self.edges), self.edges)
+            _, variance = scan.variance(scan.beyond(5.5 * np.sqrt(np.nan_to_num(variance, nan=1.0))))
         self._variances.append(0.5 * variance)
 
     def _spread(self) -> np.ndarray | None:
         return np.sqrt(np.mean(self._variances, axis=0)) if self._variances else None
 
-    def _accumulate(self, scaled, mask) -> None:
+    def _accumulate(self, image, factor, mask) -> None:
+        """Add a frame to its half; what stands out against the reference is taken off again."""
         half = self._number % 2
         while len(self.sums) < 2:
-            self.sums.append(np.zeros(scaled.shape, np.float32))
-            self.counts.append(np.zeros(scaled.shape, np.uint8))
-        self.sums[half] += scaled
-        self.counts[half] += 1
-        # Few pixels are left out: they are added with the others, and taken off again.
+            self.sums.append(np.zeros(image.shape, np.float32))
+            self.counts.append(np.zeros(image.shape, np.uint8))
+        total, found = self.sums[half], []
+        buffer = np.empty((BAND, image.shape[1]), np.float32)
+        for cut, window in strips(self._windows(), self.edges):
+            scan = ColumnScan(image.shape[1])
+            for rows in bands(cut):
+                band = buffer[: rows.stop - rows.start]
+                np.multiply(image[rows], factor, out=band)
+                total[rows] += band
+                if self._noise is not None:
+                    band -= self._reference[rows]
+                    scan.extremes(band)
+            odd = scan.columns(window)
+            if odd.size:
+                deviation = image[cut, odd] * factor - self._reference[cut, odd]
+                row, column = np.nonzero(np.abs(deviation) > window[odd])
+                found.append((row + cut.start) * image.shape[1] + odd[column])
+        bright = np.concatenate(found) if found else np.zeros(0, np.intp)
         out = np.zeros(0, np.intp) if mask is None else np.flatnonzero(mask)
-        if self._noise is not None:
-            inner = len(self._variances) > 1  # a median of three has a noise of its own
-            width = np.nan_to_num(self.sigma * self._noise * (1.3 if inner else 1.5), nan=1e9)
-            bright = outside(scaled - self._reference, width, self.edges)
-            if mask is not None:
-                bright &= ~mask
-            bright = np.flatnonzero(bright)
-            self.rejected += bright.size
-            out = np.concatenate([out, bright])
+        if bright.size and out.size:
+            bright = bright[~mask.reshape(-1)[bright]]
+        self.rejected += bright.size
+        self.counts[half] += 1
+        out = np.concatenate([out, bright])
         if out.size:
-            self.sums[half].reshape(-1)[out] -= scaled.reshape(-1)[out]
+            total.reshape(-1)[out] -= image.reshape(-1)[out] * factor
             self.counts[half].reshape(-1)[out] -= 1
         self._number += 1
-        if self._last is not None and len(self._variances) < 5:
-            self._noise_of(scaled - self._last, None if mask is None else mask, None)
-        self._last = scaled if len(self._variances) < 5 else None
+
+    def _windows(self) -> np.ndarray:
+        """Largest deviation from the reference that is noise, ADU per tile."""
+        if self._noise is None:
+            return np.full((len(self.edges[0]) - 1, len(self.edges[1]) - 1), np.inf)
+        inner = len(self._variances) > 1  # a median of three has a noise of its own
+        return np.nan_to_num(self.sigma * self._noise * (1.3 if inner else 1.5), nan=1e9)
 
     def finish(self) -> StackResult:
         """Means of the halves and of all; NaN where no frame had a value."""

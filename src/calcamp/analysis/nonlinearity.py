@@ -523,3 +523,80 @@ class _Problem:
             if low <= f.signal[use & (f.level == n), c].mean() <= high
         }
         return len(levels)
+
+
+# ---- tiles ------------------------------------------------------------------------------------------------
+def tile_residuals(
+    curve: Curve,
+    means: np.ndarray,
+    expected: np.ndarray,
+    filters: np.ndarray,
+    level: np.ndarray,
+    groups: int = 8,
+    low: float = 300.0,
+) -> list[dict]:
+    """Residuals of tiles against their own signal: a check of the curve that needs no lamp and no shutter.
+
+    In one exposure a bright and a dark tile have the same lamp and the same time, so the ratio of their linear signals
+    is that of their illumination, at every level. The illumination of each tile is taken from all exposures of a
+    filter; a wrong curve then shows as residuals that depend on the tile's signal within a level.
+
+    Parameters
+    ----------
+    curve : Curve
+        Of the channel.
+    means : ndarray, shape (exposures, tiles), ADU
+    expected : ndarray, shape (exposures,), ADU
+        Of the joint fit, mean of the channel, background included.
+    filters, level : ndarray, shape (exposures,)
+    groups : int
+        Tiles are put together by illumination into so many groups.
+    low : float
+        Fainter exposures are left out, ADU.
+
+    Returns
+    -------
+    list of dict
+        level, group (1 the darkest), illumination, signal (ADU), deviation, residual, residual_err (%), n.
+    """
+    correction, _ = curve.at(means)
+    linear = means - correction - curve.background
+    photons = expected - curve.background
+    rows = []
+    for name in np.unique(filters):
+        mine = (filters == name) & np.isfinite(photons) & (photons > low)
+        good = np.isfinite(linear[mine])
+        if not good.any():
+            continue
+        light = np.where(good, photons[mine, None], 0.0).sum(axis=0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            # A sum of photons over a sum of photons: weights of photon noise.
+            share = np.where(good, linear[mine], 0.0).sum(axis=0) / light
+        seen = np.flatnonzero(light > 0)
+        if seen.size < groups:
+            continue
+        parts = np.array_split(seen[np.argsort(share[seen])], groups)
+        for number in np.unique(level[mine]):
+            here = mine & (level == number)
+            model = photons[here, None] * share + curve.background
+            before = 100 * (means[here] / model - 1)
+            after = 100 * ((linear[here] + curve.background) / model - 1)
+            for k, tiles in enumerate(parts, 1):
+                values = after[:, tiles]
+                known = np.isfinite(values)
+                n = int(known.sum())
+                if n < 2:
+                    continue
+                rows.append(
+                    {
+                        "level": int(number),
+                        "group": k,
+                        "illumination": float(share[tiles].mean()),
+                        "signal": float(means[here][:, tiles][known].mean()),
+                        "deviation": float(before[:, tiles][known].mean()),
+                        "residual": float(values[known].mean()),
+                        "residual_err": float(values[known].std(ddof=1) / math.sqrt(n)),
+                        "n": n,
+                    }
+                )
+    return rows

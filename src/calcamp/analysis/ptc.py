@@ -11,11 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from itertools import pairwise
 
 import numpy as np
 
-from calcamp.analysis.profiles import grow_mask
 from calcamp.analysis.statistics import (
     NAN,
     ROUNDING,
@@ -24,121 +22,13 @@ from calcamp.analysis.statistics import (
     fit_linear,
     masked_covariance,
 )
+from calcamp.analysis.tiles import BAND, TileScan, block_sums, expand, grow_places, strips, tile_means
 
 FDR = 65536.0  # ADU above offset
 #: A tile with a larger share of saturated pixels is left out as a whole: a mask would cut its histogram.
 SATURATED_SHARE = 1e-3
 #: Significance of a coefficient a at which its b can be told.
 B_NEEDS = 10.0
-
-
-# ---- tiles of an image, fast ------------------------------------------------------------------------
-def expand(values: np.ndarray, edges: tuple[Sequence[int], Sequence[int]]) -> np.ndarray:
-    """A value per tile as an image."""
-    rows, columns = (np.diff(e) for e in edges)
-    return np.repeat(np.repeat(values.astype(np.float32), rows, axis=0), columns, axis=1)
-
-
-def tile_means(
-    image: np.ndarray,
-    edges: tuple[Sequence[int], Sequence[int]],
-    mask: np.ndarray | None = None,
-    sigma: float = 6.0,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of each tile within `sigma` robust scatters of its median.
-
-    The window is so wide that it leaves out only what is no flat light (cosmic rays, defects). A sample of the
-    pixels sets it.
-
-    Parameters
-    ----------
-    image : ndarray, shape (rows, columns), ADU
-    edges : (row edges, column edges)
-    mask : ndarray of bool, optional
-        True where a pixel is left out.
-
-    Returns
-    -------
-    mean, std, n : ndarray, shape (tile rows, tile columns)
-        NaN and 0 in tiles without pixels.
-    """
-    rows, columns = edges
-    shape = (len(rows) - 1, len(columns) - 1)
-    mean, std, n = np.full(shape, NAN), np.full(shape, NAN), np.zeros(shape)
-    widths = np.diff(columns)
-    # about a thousand pixels set the window of a tile
-    step = 8 if (rows[-1] - rows[0]) * (columns[-1] - columns[0]) > (1 << 20) else 4
-    for i, (r0, r1) in enumerate(pairwise(rows)):
-        strip = image[r0:r1]
-        bad = None if mask is None else mask[r0:r1]
-        centre, half = np.zeros(shape[1], np.float32), np.zeros(shape[1], np.float32)
-        for j, (c0, c1) in enumerate(pairwise(columns)):
-            sample = strip[::step, c0:c1:step]
-            sample = sample.reshape(-1) if bad is None else sample[~bad[::step, c0:c1:step]]
-            if sample.size < 16:
-                sample = strip[:, c0:c1] if bad is None else strip[:, c0:c1][~bad[:, c0:c1]]
-            if sample.size:
-                ordered = np.sort(sample, axis=None)
-                low, middle, high = ordered[(np.array((0.1587, 0.5, 0.8413)) * (sample.size - 1)).astype(int)]
-                centre[j], half[j] = middle, sigma * max(0.5 * (high - low), 0.5)
-        deviation = strip - np.repeat(centre, widths)
-        beyond = np.abs(deviation) > np.repeat(half, widths)
-        if bad is not None:
-            beyond |= bad
-        number, total, square = _tile_sums(deviation, columns, beyond)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            shift = total / number
-            mean[i] = np.where(number > 0, centre + shift, NAN)
-            std[i] = np.sqrt(np.maximum(square / number - shift**2, 0.0))
-        n[i] = number
-    return mean, std, n
-
-
-def _tile_sums(block: np.ndarray, columns: Sequence[int], out: np.ndarray | None):
-    """(pixels, sum, sum of squares) of the tiles of a strip, without the pixels `out`."""
-    starts, widths = np.asarray(columns[:-1]), np.diff(columns)
-    number = (block.shape[0] * widths).astype(float)
-    left = np.flatnonzero(out) if out is not None else np.zeros(0, np.intp)
-    if left.size > 0.02 * block.size:
-        keep = ~out
-        block = np.where(keep, block, np.float32(0.0))
-        number = np.add.reduceat(keep.sum(axis=0, dtype=np.int64), starts).astype(float)
-        left = left[:0]
-    total = np.add.reduceat(block.sum(axis=0, dtype=np.float64), starts)
-    square = np.add.reduceat(np.einsum("ij,ij->j", block, block, dtype=np.float64), starts)
-    if left.size:
-        # Few pixels: what they hold is taken off the sums, which is faster than to blank them.
-        tile = np.repeat(np.arange(len(widths)), widths)[left % block.shape[1]]
-        value = block.reshape(-1)[left].astype(np.float64)
-        number -= np.bincount(tile, minlength=len(widths))
-        total -= np.bincount(tile, value, minlength=len(widths))
-        square -= np.bincount(tile, value**2, minlength=len(widths))
-    return number, total, square
-
-
-def block_sums(values: np.ndarray, edges: tuple[Sequence[int], Sequence[int]]) -> np.ndarray:
-    """Sums over tiles, float64; a strip at a time, which keeps to the processor's cache."""
-    return np.array(
-        [
-            np.add.reduceat(values[r0:r1].sum(axis=0, dtype=np.float64), edges[1][:-1])
-            for r0, r1 in pairwise(edges[0])
-        ]
-    )
-
-
-def strips(values: np.ndarray, edges: tuple[Sequence[int], Sequence[int]]):
-    """A value per tile for images: (rows, value of each column) of every row of tiles, float32."""
-    widths = np.diff(edges[1])
-    for row, (r0, r1) in zip(values, pairwise(edges[0]), strict=True):
-        yield slice(r0, r1), np.repeat(row.astype(np.float32), widths)
-
-
-def outside(image: np.ndarray, windows: np.ndarray, edges: tuple[Sequence[int], Sequence[int]]) -> np.ndarray:
-    """True where the absolute value exceeds the window of its tile."""
-    found = np.empty(image.shape, bool)
-    for rows, window in strips(windows, edges):
-        np.greater(np.abs(image[rows]), window, out=found[rows])
-    return found
 
 
 # ---- one pair ---------------------------------------------------------------------------------------
@@ -222,16 +112,12 @@ def measure_pair(
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = 0.5 * (mean1 + mean2)
         factor1, factor2 = (np.where(good, mean / m, 0.0) for m in (mean1, mean2))
-    difference = np.empty(first.shape, np.float32)
-    for (cut, one), (_, two) in zip(strips(factor1, edges), strips(factor2, edges), strict=True):
-        np.multiply(first[cut], one, out=difference[cut])
-        difference[cut] -= second[cut] * two
     bad = expand(~good, edges) > 0 if not good.all() else None
     if mask is not None and mask.any():
-        bad = mask | bad if bad is not None else mask.copy()
-    out, clipped, spread = _clip(difference, bad, mean, good, edges, sigma)
-    counts, variances = tile_variances(difference, out, edges)
-    found = masked_covariance(difference, out, lags)
+        bad = mask | bad if bad is not None else mask
+    made = _difference(first, second, factor1, factor2, edges, bad)
+    out, clipped, counts, variances, spread = _clip(made, mean, good, sigma)
+    found = masked_covariance(made.image, out, lags)
     keep = 1.0 / clip_factors(float(sigma))[0] ** 2
     product = mu1 * mu2 / (0.5 * (mu1 + mu2)) ** 2
     per_tile = float(counts[good].mean())
@@ -246,7 +132,7 @@ def measure_pair(
     mu = float((level * weight).sum())
     moments = tuple(float((weight * (level / mu) ** k).sum()) for k in (2, 3, 4))
     flag = ""
-    if (~out).sum() < 1e4:
+    if counts.sum() < 1e4:
         flag = "fewer than 10000 good pixels"
     return Pair(
         mu,
@@ -257,7 +143,7 @@ def measure_pair(
         int(found.n[0, 0]),
         clipped,
         moments,
-        normality(difference, out, spread, edges, rng),
+        normality(made.image, out, spread, edges, rng),
         np.where(good, mean, NAN),
         np.where(good, tile_variance, NAN),
         np.where(good, counts, 0).astype(int),
@@ -290,44 +176,52 @@ def _no_pair(mean1, mean2, n, lags, saturated, flag, means=None) -> Pair:
     )
 
 
-def _clip(difference, bad, mean, good, edges, sigma):
-    """(pixels left out, number clipped, spread per tile): windows follow the noise of each tile."""
-    sample = difference[::5, ::5]
+def _difference(first, second, factor1, factor2, edges, bad) -> TileScan:
+    """Difference of two frames scaled tile by tile; 0 where `bad`."""
+    one, two = ([row for _, row in strips(f, edges)] for f in (factor1, factor2))
+    buffer = np.empty((BAND, first.shape[1]), np.float32)
+
+    def fill(rows, band, strip):
+        other = buffer[: band.shape[0]]
+        np.multiply(first[rows], one[strip], out=band)
+        np.multiply(second[rows], two[strip], out=other)
+        band -= other
+
+    return TileScan(np.empty(first.shape, np.float32), edges, bad, fill)
+
+
+def _clip(made: TileScan, mean, good, sigma: float):
+    """(pixels left out, number clipped with their rims, pixels, variance and spread per tile).
+
+    Windows follow the noise of each tile.
+    """
+    bad, image = made.bad, made.image
+    sample = image[::5, ::5]
     sample = sample.reshape(-1) if bad is None else sample[~bad[::5, ::5]]
     low, high = np.percentile(sample, (15.87, 84.13)) if sample.size else (0.0, 1.0)
     level = np.where(good, mean, NAN)
     spread = 0.5 * (high - low) * np.sqrt(level / np.nanmean(level))
-    out = np.zeros(difference.shape, bool) if bad is None else bad
-    clipped = np.zeros(0, np.intp)
+    reach = np.full(good.shape, np.inf)
+    left = np.zeros(0, np.intp)
     for _ in range(3):
-        beyond = outside(difference, np.nan_to_num(sigma * np.maximum(spread, 0.5)), edges)
-        if bad is not None:
-            beyond &= ~bad
-        found = np.flatnonzero(beyond)
-        same = found.size == clipped.size
-        clipped = found
-        out = beyond if bad is None else beyond | bad
-        counts, variance = tile_variances(difference, out, edges)
+        window = np.nan_to_num(sigma * np.maximum(spread, 0.5))
+        if (window < reach).any():
+            reach = 0.8 * window  # from pass to pass windows change by less
+            places = made.beyond(reach)
+            tile, value = made.tile(places), np.abs(image.reshape(-1)[places])
+        now = places[value > window.reshape(-1)[tile]]
+        same = now.size == left.size
+        left = now
+        counts, variance = made.variance(left)
         spread = np.where(counts > 1, np.sqrt(variance), NAN)
         if same:
             break
-    if clipped.size:
-        grown = grow_mask(beyond, 1)
-        out = grown if bad is None else grown | bad
-        return out, int(np.count_nonzero(grown if bad is None else grown & ~bad)), spread
-    return out, 0, spread
-
-
-def tile_variances(difference, out, edges) -> tuple[np.ndarray, np.ndarray]:
-    """(pixels, variance) per tile without the pixels left out."""
-    rows, columns = edges
-    counts, variances = [], []
-    for r0, r1 in pairwise(rows):
-        n, total, square = _tile_sums(difference[r0:r1], columns, out[r0:r1])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            variances.append(square / n - (total / n) ** 2)
-        counts.append(n)
-    return np.array(counts), np.array(variances)
+    out = np.zeros(image.shape, np.bool_) if bad is None else bad.copy()
+    if left.size:
+        left = grow_places(left, image.shape)
+        left = left[~out.reshape(-1)[left]]
+        out.reshape(-1)[left] = True
+    return out, left.size, *made.variance(left), spread
 
 
 def normality(difference, out, spread, edges, rng=None, size: int = 10_000) -> float:

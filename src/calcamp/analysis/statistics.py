@@ -1097,16 +1097,16 @@ def masked_covariance(
     """
     rows, columns = diff.shape
     shape = (_fast_length(rows + lags), _fast_length(columns + lags))
-    if mask is None:
-        good, total = None, diff.size
-        mean = float(np.mean(diff, dtype=np.float64))
-        work = np.subtract(diff, mean, dtype=np.float32, casting="unsafe")
-    else:
-        good = ~mask
-        total = int(np.count_nonzero(good))
-        mean = float(np.sum(diff, dtype=np.float64, where=good)) / total if total else NAN
-        work = np.subtract(diff, mean, dtype=np.float32, casting="unsafe")
-        np.copyto(work, np.float32(0.0), where=mask)
+    bad = np.zeros(0, np.intp) if mask is None else np.flatnonzero(mask)
+    good, total = None if mask is None else ~mask, diff.size - bad.size
+    work = diff.astype(np.float32)
+    if bad.size:
+        np.put(work, bad, 0.0)
+    # Sums of rows are of single precision but pairwise, their total is double.
+    mean = float(work.sum(axis=1).sum(dtype=np.float64)) / total if total else NAN
+    work -= np.float32(mean)
+    if bad.size:
+        np.put(work, bad, 0.0)
     if total < 2:
         nothing = np.full((lags, lags), NAN)
         return Covariances(nothing, nothing, np.zeros((lags, lags)), mean)

@@ -100,7 +100,12 @@ def _spellings(stem: str) -> tuple[str, ...]:
 
 
 # ---- reading -------------------------------------------------------------------------------------
-def read_raw(path: Path | str, detector: Detector | None = None, verify: bool = True) -> Raw:
+def read_raw(
+    path: Path | str,
+    detector: Detector | None = None,
+    verify: bool = True,
+    out: np.ndarray | None = None,
+) -> Raw:
     """Read a raw frame.
 
     Parameters
@@ -108,6 +113,8 @@ def read_raw(path: Path | str, detector: Detector | None = None, verify: bool = 
     path : the file; its first bytes say how it is compressed, not its name.
     detector : the shape must be ``detector.ccd_shape``. None takes any shape up to 64 million pixels.
     verify : compare DATASUM and CHECKSUM where the header has them.
+    out : uint16 array of the frame's shape, contiguous; pixels of an uncompressed file are put there and the array is
+        the data that is returned. The memory of a frame costs as much as its pixels when it is new each time.
 
     Returns
     -------
@@ -125,7 +132,7 @@ def read_raw(path: Path | str, detector: Detector | None = None, verify: bool = 
             hdu = _image_hdu(scan(handle.read_at, handle.size), detector)
             if hdu.is_compressed_image:
                 return _read_memory(handle.read_all(_limit(detector)), path, detector, verify)
-            return Raw(_read_pixels(handle, hdu, verify), hdu.header, path)
+            return Raw(_read_pixels(handle, hdu, verify, out), hdu.header, path)
         except FitsError as error:
             raise RawError(error.kind, error.text, path) from error
         except RawError as error:
@@ -315,12 +322,13 @@ def _image_hdu(hdus: list[HDU], detector: Detector | None) -> HDU:
     return hdu
 
 
-def _read_pixels(handle: _opened, hdu: HDU, verify: bool) -> np.ndarray:
+def _read_pixels(handle: _opened, hdu: HDU, verify: bool, room: np.ndarray | None = None) -> np.ndarray:
     """Pixels of an uncompressed image: read, swapped and shifted chunk by chunk, in one pass of memory."""
     import numpy as np
 
     columns, rows = hdu.axes
-    out = np.empty(rows * columns, np.uint16)
+    fits = room is not None and room.shape == (rows, columns) and room.flags.c_contiguous
+    out = room.reshape(-1) if fits else np.empty(rows * columns, np.uint16)
     chunk = np.empty(_CHUNK, ">u2")
     verify = verify and has_checksum(hdu.header)
     total = 0

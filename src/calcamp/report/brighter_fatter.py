@@ -28,19 +28,48 @@ def sections(data: ReportData) -> list[Section]:
             ],
         ),
     ]
-    if data.test == "MOT_FF":
-        adc = data.table("adc")
-        blocks = (
-            data.missing("adc")
-            if adc is None
-            else [plain_table(adc, caption="Code density of the converters")]
-        )
+    if data.test.startswith("MOT_FF"):
         return [
             *made,
-            Section("Converter", blocks, "adc"),
+            Section("Converter", converter(data), "adc"),
             Section("Hard-edge response", hard_edge(data), "her"),
         ]
     return [*made, Section("Correction", correction(data), "bf-correction")]
+
+
+def converter(data: ReportData) -> list:
+    """Code density: numbers by channel, mean deviation by bit."""
+    table, bits = data.table("adc"), data.table("adc_bits")
+    if table is None or bits is None:
+        return data.missing("adc", "adc_bits")
+    columns = [
+        ("dnl_rms", "rms DNL [LSB]", "err"),
+        ("dnl_worst", "worst [LSB]", 3),
+        ("worst_code", "at code", 5),
+        ("worst_significance", "its significance [σ]", 3),
+        ("missing_codes", "missing codes", 3),
+        ("n", "codes tested", 6),
+    ]
+
+    def draw(ax, part):
+        y, e = part.floats("dnl"), part.floats("dnl_err")
+        ax.axhline(0, color="#bbbbbb", linewidth=0.6, zorder=0)
+        fig.points(ax, part.floats("bit"), y, e, fig.COLOURS["blue"], line=False)
+        return [y[e < 0.1]]
+
+    return [
+        Text(
+            "Differential non-linearity (DNL): pixels of each code, all flats together, over what 32 codes to either side lead to expect, minus one. Only codes "
+            "that light fills well are tested. A bit of wrong weight shows where it comes on."
+        ),
+        channel_table(table, columns, "Code density of the converters", "tables/adc.ecsv"),
+        data.figures.make(
+            "adc_bits",
+            "Mean DNL of the codes at which a bit comes on (0 the least), with 1 σ errors.",
+            lambda f: curves(f, bits, draw, "bit", "DNL [LSB]", least=0.02),
+            height=2.4,
+        ),
+    ]
 
 
 def coefficients(data: ReportData) -> list:
@@ -226,26 +255,34 @@ def correction(data: ReportData) -> list:
     if table is None:
         return data.missing("bf_check")
 
-    def draw(name, colour_after, factor):
+    def draw(factor, looks):
         def panel(ax, part):
-            x, order = KILO * part.floats("signal"), np.argsort(part.floats("signal"))
-            for end, colour, marker in (("", "red", "s"), ("_after", "blue", "o")):
-                fig.points(
-                    ax,
-                    x[order],
-                    factor * part.floats(f"{name}{end}")[order],
-                    factor * part.floats(f"{name}{end}_err")[order],
-                    fig.COLOURS[colour],
-                    marker,
-                )
-            ax.axhline(1.0 if name == "v_over_mu" else 0.0, color="#bbbbbb", linewidth=0.6, zorder=0)
-            return [factor * part.floats(f"{name}{end}") for end in ("", "_after")]
+            order = np.argsort(part.floats("signal"))
+            x, values = KILO * part.floats("signal")[order], []
+            for name, colour, marker in looks:
+                y, e = (factor * part.floats(f"{name}{end}")[order] for end in ("", "_err"))
+                fig.points(ax, x, y, e, fig.COLOURS[colour], marker)
+                values.append(y)
+            ax.axhline(1.0 if factor == 1.0 else 0.0, color="#bbbbbb", linewidth=0.6, zorder=0)
+            return values
 
         return panel
 
+    variance = (("v_over_mu", "red", "s"), ("v_over_mu_after", "blue", "o"))
+    neighbours = (
+        ("rho01", "red", "s"),
+        ("rho10", "orange", "D"),
+        ("rho01_after", "blue", "o"),
+        ("rho10_after", "sky", "v"),
+    )
     entries = {
         "before": {"color": fig.COLOURS["red"], "marker": "s"},
         "after": {"color": fig.COLOURS["blue"], "marker": "o"},
+    }
+    names = ("parallel before", "serial before", "parallel after", "serial after")
+    both = {
+        text: {"color": fig.COLOURS[colour], "marker": marker}
+        for text, (_, colour, marker) in zip(names, neighbours, strict=True)
     }
     return [
         Text(
@@ -254,18 +291,16 @@ def correction(data: ReportData) -> list:
         ),
         data.figures.make(
             "bf_rho01",
-            "Correlation with the parallel neighbour before and after the correction, 10⁻³.",
+            "Correlation with the neighbours (C/C₀₀) before and after the correction.",
             lambda f: curves(
-                f, table, draw("rho01", "blue", 1e3), "signal [kADU]", "ρ parallel [10⁻³]", entries=entries
+                f, table, draw(1e3, neighbours), "signal [kADU]", "correlation [10⁻³]", entries=both
             ),
             height=2.6,
         ),
         data.figures.make(
             "bf_variance",
             "Variance × gain over signal, read noise taken off, before and after.",
-            lambda f: curves(
-                f, table, draw("v_over_mu", "blue", 1.0), "signal [kADU]", "V g / signal", entries=entries
-            ),
+            lambda f: curves(f, table, draw(1.0, variance), "signal [kADU]", "V g / signal", entries=entries),
             height=2.6,
         ),
         plain_table(

@@ -221,8 +221,8 @@ def covariances(data: ReportData) -> list:
     blocks.append(
         data.figures.make(
             "ptc_coefficients",
-            "Coefficients |a| against distance, log scale, with 1 σ errors; negative ones and a₀₀ are open. Lags without an effect "
-            "scatter at the level of their errors.",
+            "Coefficients |a| against distance, log scale; negative ones and a₀₀ are open. The line is the power law through those above "
+            "three errors; lags without an effect scatter at the level of their errors.",
             lambda f: curves(f, model, _distance, "distance [px]", "log₁₀ |a| [1/e⁻]"),
             height=2.6,
         )
@@ -256,6 +256,11 @@ def _distance(ax, part):
         markerfacecolor="none",
         markeredgewidth=0.5,
     )
+    sure = (a > 3 * e) & (r > 0)
+    if sure.sum() >= 3:
+        law = np.polyfit(np.log10(r[sure]), y[sure], 1, w=(a / e)[sure])
+        reach = np.linspace(1.0, r[sure].max(), 50)
+        ax.plot(reach, np.polyval(law, np.log10(reach)), color="#333333", linewidth=0.7)
     return [y]
 
 

@@ -35,9 +35,12 @@ class Request:
 def requests_of(session, only=()) -> tuple[list[Request], list[str]]:
     """(tests to be taken, notes on those left out) of a session, in its order.
 
-    A test with data of another session, or with the rows of a surrogate, takes no exposures.
+    A test with data of another session takes no exposures, nor one that reads the rows of a surrogate which another
+    test of the session takes. Where none does (MOT_FF alone), its own columns are taken under the surrogate's name.
     """
     wanted, notes, known = [], [], list(session.tests)
+    owned = {name.partition(".")[0] for name, entry in session.tests.items() if entry.data is None}
+    taken: set[str] = set()
     unknown = [name for name in only if name not in known]
     if unknown:
         raise InputError(
@@ -52,9 +55,10 @@ def requests_of(session, only=()) -> tuple[list[Request], list[str]]:
             raise InputError(str(error), file=session.file, where=f"tests.{name}") from error
         if entry.data is not None:
             notes.append(f"{name}: takes its data from another session, nothing to simulate")
-        elif test.surrogate and test.surrogate != test.name:
+        elif test.log_name != test.name and {test.log_name} & (owned | taken):
             notes.append(f"{name}: reads the exposures of {test.surrogate}, nothing to simulate")
         else:
+            taken |= {test.log_name} - {test.name}
             wanted.append(Request(name, test, tuple(entry.obsids) if entry.obsids else None))
     if not wanted:
         raise InputError("no test of the session takes exposures of its own", file=session.file)

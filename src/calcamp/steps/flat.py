@@ -21,7 +21,7 @@ def wavelength(ctx: runner.Context) -> int:
 def indivflats(ctx: runner.Context) -> None:
     """One pass over the frames: signal of each, its tiles, and the sums of each level in two halves."""
     rows, tiles, stacks, column = [], [], {}, None
-    for lit in stream(ctx):
+    for lit in stream(ctx, keep=1):
         if lit.exposure.column != column:
             _save(ctx, column, stacks)
             column, stacks = lit.exposure.column, {}
@@ -216,7 +216,7 @@ def _master(ctx: runner.Context, column: int, path, splits: list[dict]) -> list[
     import numpy as np
 
     from calcamp.analysis.flat import StackResult, bf_contrast, illumination_model, measure_prnu
-    from calcamp.analysis.ptc import expand
+    from calcamp.analysis.tiles import expand
     from calcamp.detector.dq import DQ
 
     options, edges = ctx.options, ctx.detector.tile_edges()

@@ -109,18 +109,22 @@ class Lit:
         return bad, np.ascontiguousarray(saturated)
 
 
-def stream(ctx: runner.Context, exposures=None):
-    """Prepared flats one after another; one that cannot be read is left out and noted."""
+def stream(ctx: runner.Context, exposures=None, keep: int = 2):
+    """Prepared flats one after another; one that cannot be read is left out and noted.
+
+    A flat holds good until `keep` more have come: then its memory is used again.
+    """
     from calcamp.data.raw import RawError
 
     corrections, static = linearity(ctx), {}
-    exposures = ctx.readable() if exposures is None else exposures
+    exposures, made = ctx.readable() if exposures is None else exposures, 0
     for number, exposure in enumerate(exposures, 1):
         try:
-            prepared = ctx.prepared(exposure)
+            prepared = ctx.prepared(exposure, in_place=True, room=made % keep)
         except RawError as error:
             ctx.exclude(exposure.obsid, f"{error.kind}: {error}")
             continue
+        made += 1
         yield Lit(exposure, prepared, corrections, static.setdefault(prepared.calibration.window, {}))
         if number % 10 == 0 or number == len(exposures):
             ctx.progress(number, len(exposures))

@@ -11,6 +11,7 @@ from calcamp.steps.flat import shutter_prior
 from calcamp.steps.lit import errs, seconds, stream, table
 
 STAB, BACKGROUND = 0, -1  # levels that are not a column of their own
+TILES = "tiles.npz"
 
 
 def kind_of(exposure: runner.Exposure) -> str:
@@ -25,13 +26,15 @@ def kind_of(exposure: runner.Exposure) -> str:
 def extract(ctx: runner.Context) -> None:
     """One pass: mean signal of every exposure, variance of like neighbours, profiles behind the last row."""
     rows, pairs, edges, last = [], [], [], None
+    tiles: dict[str, list] = {quadrant: [] for quadrant in QUADRANTS}
     for lit in stream(ctx):
         kept = {}
         for quadrant in QUADRANTS:
             if (lit.exposure.obsid, quadrant) in ctx.selection():
                 continue
-            row, image, bad = _signal(ctx, lit, quadrant)
+            row, image, bad, mean = _signal(ctx, lit, quadrant)
             rows.append(row)
+            tiles[quadrant].append((lit.exposure.obsid, mean))
             if kind_of(lit.exposure) != "level":
                 continue
             kept[quadrant] = (image, bad)
@@ -63,12 +66,25 @@ def extract(ctx: runner.Context) -> None:
         units={"mu": "ADU", **errs("variance", "ADU2")},
     )
     _write_edges(ctx, edges)
+    _save_tiles(ctx, tiles)
+
+
+def _save_tiles(ctx: runner.Context, tiles: dict[str, list]) -> None:
+    """Means of the tiles of every exposure as a plain array file: what the joint fit is checked with."""
+    import numpy as np
+
+    arrays = {}
+    for quadrant, items in tiles.items():
+        arrays[f"{quadrant}_obsid"] = np.array([obsid for obsid, _ in items], np.int64)
+        arrays[f"{quadrant}_mean"] = np.array([mean.reshape(-1) for _, mean in items], np.float64)
+    with (ctx.into / TILES).open("wb") as out:
+        np.savez(out, **arrays)
 
 
 def _signal(ctx, lit, quadrant):
     import numpy as np
 
-    from calcamp.analysis.ptc import tile_means
+    from calcamp.analysis.tiles import tile_means
 
     image, (bad, saturated) = lit.image(quadrant), lit.masks(quadrant)
     mean, _, n = tile_means(image, ctx.detector.tile_edges(), bad)
@@ -104,7 +120,7 @@ def _signal(ctx, lit, quadrant):
         "n": int(pixels),
         "flag": flag,
     }
-    return row, image, bad
+    return row, image, bad, mean
 
 
 def _variance(ctx, lit, quadrant, last, image, bad) -> dict:
@@ -228,6 +244,7 @@ def curve(ctx: runner.Context) -> None:
         ctx.flags.append({"name": "BADFIT", "cause": cause, "scope": {}, "effect": "note"})
     _write_curves(ctx, fit, channels, offs)
     _write_points(ctx, fit, channels, obsids, time, exptime, level, signal)
+    _write_tiles(ctx, fit, channels, index, group, level)
     _write_nuisance(ctx, fit, channels, prior)
     lamp = [
         {
@@ -365,6 +382,43 @@ def _write_points(ctx, fit, channels, obsids, time, exptime, level, signal) -> N
             "expected": "flux, lamp, shutter and background of the fit",
             "deviation": "measured over expected, minus one",
             "residual": "corrected over expected, minus one",
+        },
+    )
+
+
+def _write_tiles(ctx, fit, channels, index, group, level) -> None:
+    """Table ``nl_tiles``: bright and dark tiles of the same exposures, whose ratios no lamp or shutter changes."""
+    import numpy as np
+
+    from calcamp.analysis.nonlinearity import tile_residuals
+
+    rows, files = [], {}
+    for k, (ccd, quadrant) in enumerate(channels):
+        path = ctx.sibling("extract", ccd) / TILES
+        if fit.curves[k].flag or not path.is_file():
+            continue
+        if ccd not in files:
+            with np.load(path, allow_pickle=False) as data:
+                files[ccd] = dict(data)
+        known = files[ccd][f"{quadrant}_obsid"]
+        places = np.array([index.get(int(obsid), -1) for obsid in known], int)
+        means = files[ccd][f"{quadrant}_mean"][places >= 0]
+        places = places[places >= 0]
+        lit = np.isfinite(fit.expected[places, k]) & (level[places] >= STAB)
+        here = places[lit]
+        found = tile_residuals(fit.curves[k], means[lit], fit.expected[here, k], group[here], level[here])
+        rows += [{"ccd": ccd, "quadrant": quadrant, **row} for row in found]
+    ctx.write_table(
+        "nl_tiles",
+        table(rows, "ccd quadrant level group illumination signal deviation residual residual_err n"),
+        units={"signal": "ADU", "deviation": "%", **errs("residual", "%")},
+        descriptions={
+            "group": "an eighth of the tiles, 1 the darkest",
+            "illumination": "of the group over the mean of the quadrant",
+            "deviation": "measured over expected, minus one; expected: illumination of each tile times that of the joint fit",
+            "residual": "the same after correction",
+            "residual_err": "scatter of tiles and frames over the root of their number",
+            "n": "tiles and frames",
         },
     )
 

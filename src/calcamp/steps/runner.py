@@ -136,10 +136,11 @@ class Context:
         out = self.selection()
         return [e for e in self.exposures if any((e.obsid, q) not in out for q in QUADRANTS)]
 
-    def read(self, exposure: Exposure, ccd: int | None = None, whole: bool = True):
+    def read(self, exposure: Exposure, ccd: int | None = None, whole: bool = True, out=None):
         """Raw frame of `exposure`: `calcamp.data.raw.Raw` (data uint16, stored orientation; header).
 
-        Without `whole`, only the parts that are sliced from its data are read (`calcamp.data.raw.open_raw`).
+        Without `whole`, only the parts that are sliced from its data are read (`calcamp.data.raw.open_raw`). `out` is
+        an array of a frame that may be used for the data.
 
         Raises `calcamp.data.raw.RawError` when the file is missing, truncated or of another shape.
         """
@@ -153,7 +154,7 @@ class Context:
         path = exposure.folder / known["name"]
         if not path.is_file():
             path = find_raw(exposure.folder, Path(known["name"]).name.split(".fits")[0]) or path
-        return read_raw(path, self.detector) if whole else open_raw(path, self.detector)
+        return read_raw(path, self.detector, out=out) if whole else open_raw(path, self.detector)
 
     def product(self, kind: str) -> dict | None:
         """The calibration product of a kind named for this test, None when none is."""
@@ -227,17 +228,24 @@ class Context:
         return dict.fromkeys(QUADRANTS, (self.detector.nominal_gain, None, True))
 
     def prepared(
-        self, exposure: Exposure, ccd: int | None = None, quadrants=QUADRANTS, in_place: bool = False
+        self,
+        exposure: Exposure,
+        ccd: int | None = None,
+        quadrants=QUADRANTS,
+        in_place: bool = False,
+        room: int = 0,
     ):
         """Prepared image of `exposure` (`calcamp.analysis.prepare.Prepared`), as rule `prep` would write it.
 
-        With `in_place` the arrays of the frame before are used again: for loops that keep no frame, a third faster.
+        With `in_place` the arrays of the last frame of the same `room` are used again: for loops that keep no frame
+        (or few, each in a room of its own), a third faster.
         """
         from calcamp.analysis.prepare import prepare
 
         vstart = int(exposure.values.get("vstart") or 0)
         vend = int(exposure.values.get("vend") or self.detector.commanded_rows)
-        raw = self.read(exposure, ccd)
+        raw = self.read(exposure, ccd, out=self._room("raw"))  # nothing of it is kept
+        own = {"out": self._room("frame", room), "dq_out": self._room("dq", room)} if in_place else {}
         return prepare(
             raw.data,
             self.detector,
@@ -246,17 +254,17 @@ class Context:
             vend=vend,
             calibration=self.calibration(vstart, vend),
             quadrants=quadrants,
-            **(self._frame_room() if in_place else {}),
+            **own,
         )
 
-    def _frame_room(self) -> dict:
-        """Arrays for one prepared frame, made once."""
-        if "room" not in self._cache:
+    def _room(self, kind: str, number: int = 0):
+        """An array for one frame, made once: float32 ``frame``, uint32 ``dq``, uint16 ``raw``."""
+        if (kind, number) not in self._cache:
             import numpy as np
 
-            shape = self.detector.ccd_shape
-            self._cache["room"] = {"out": np.empty(shape, np.float32), "dq_out": np.empty(shape, np.uint32)}
-        return self._cache["room"]
+            dtype = {"frame": np.float32, "dq": np.uint32, "raw": np.uint16}[kind]
+            self._cache[kind, number] = np.empty(self.detector.ccd_shape, dtype)
+        return self._cache[kind, number]
 
     # ---- leaving results -------------------------------------------------------------------------
     def write_table(
@@ -372,6 +380,7 @@ def run(family: str, tasks: dict[str, Task], argv: list[str] | None = None) -> i
     args = arguments(sys.argv[1:] if argv is None else argv, family, tasks)
     if argv is None:
         orphan.end_with_the_workflow()
+        _keep_memory()
     text = Path(args.options[1:]).read_text() if args.options.startswith("@") else args.options
     return execute(
         family,
@@ -383,6 +392,26 @@ def run(family: str, tasks: dict[str, Task], argv: list[str] | None = None) -> i
         args.into,
         args.attempt,
     )
+
+
+def _keep_memory() -> None:
+    """Keep freed memory of a quadrant's size in the process.
+
+    By default glibc gives it back, and the system clears it again for the next array: half of the time of a step that
+    works on images. Other C libraries have other rules and are left alone.
+    """
+    import ctypes
+
+    try:
+        tune = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    for option, size in (
+        (-3, 32 << 20),
+        (-1, 512 << 20),
+        (-2, 64 << 20),
+    ):  # mmap from, trim from, grow by: bytes
+        tune(option, size)
 
 
 def execute(family, subtask, task, manifest_path, ccd, job, into, attempt="0") -> int:
