@@ -380,7 +380,6 @@ def run(family: str, tasks: dict[str, Task], argv: list[str] | None = None) -> i
     args = arguments(sys.argv[1:] if argv is None else argv, family, tasks)
     if argv is None:
         orphan.end_with_the_workflow()
-        _keep_memory()
     text = Path(args.options[1:]).read_text() if args.options.startswith("@") else args.options
     return execute(
         family,
@@ -392,26 +391,6 @@ def run(family: str, tasks: dict[str, Task], argv: list[str] | None = None) -> i
         args.into,
         args.attempt,
     )
-
-
-def _keep_memory() -> None:
-    """Keep freed memory of a quadrant's size in the process.
-
-    By default glibc gives it back, and the system clears it again for the next array: half of the time of a step that
-    works on images. Other C libraries have other rules and are left alone.
-    """
-    import ctypes
-
-    try:
-        tune = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    for option, size in (
-        (-3, 32 << 20),
-        (-1, 512 << 20),
-        (-2, 64 << 20),
-    ):  # mmap from, trim from, grow by: bytes
-        tune(option, size)
 
 
 def execute(family, subtask, task, manifest_path, ccd, job, into, attempt="0") -> int:
