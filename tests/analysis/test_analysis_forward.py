@@ -5,21 +5,25 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 
 from calcamp.analysis.forward import fit_spot
 from calcamp.analysis.spots import FWHM
 from calcamp.simulate.optics import spot_image
-from support import assert_pulls
+from support import assert_coverage, assert_pulls
 
 SIDE, GAIN, NOISE = 21, 3.5, 1.25
 
 
-def stamps_of(rng, airy=0.9, variance=0.45, growth=0.02):
+def stamps_of(rng, airy=0.9, variance=0.45, growth=0.02, size=48):
+    """Stamps of five levels of one spot; its light is laid out on `size` px."""
     stamps, start = [], []
     for level in (0.05, 0.25, 0.5, 0.75, 0.9):
         v = variance + growth * level
         x, y = 10 + rng.uniform(-0.5, 0.5, 2)
-        light = 9.8e5 * level * spot_image(x, y, (v, v, 0.0), airy_fwhm=airy, size=48)[:SIDE, :SIDE]
+        first = (size - SIDE) // 2
+        light = spot_image(x + first, y + first, (v, v, 0.0), airy_fwhm=airy, size=size)
+        light = 9.8e5 * level * light[first : first + SIDE, first : first + SIDE]
         stamps.append(np.rint(rng.poisson(light) / GAIN + rng.normal(0, NOISE, light.shape)))
         start.append((9.8e5 * level / GAIN, x + 0.1, y - 0.1, 0.6, 0.0))
     return np.array(stamps), np.array(start)
@@ -45,3 +49,28 @@ def test_optics_and_blur_are_told_apart():
 def test_too_few_levels():
     stamps, start = stamps_of(np.random.default_rng(2))
     assert fit_spot(stamps[:2], np.ones((2, SIDE, SIDE), bool), start[:2], GAIN, NOISE).reason
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("airy", "variance"), [(0.9, 0.45), (0.66, 0.57), (1.2, 0.25)])
+def test_posterior_covers_the_truth(airy, variance):
+    """60 spots of each kind, light laid out far beyond the stamp: pulls and coverage of diffraction width, blur, growth."""
+    rng = np.random.default_rng(int(1000 * airy))
+    pulls = []
+    for _ in range(60):
+        stamps, start = stamps_of(rng, airy, variance, size=144)
+        made = fit_spot(stamps, np.ones(stamps.shape, bool), start, GAIN, NOISE)
+        assert not made.reason
+        peak = 9.8e5 / GAIN * spot_image(24, 24, (variance, variance, 0.0), airy_fwhm=airy).max() / 1e4
+        pulls.append(
+            [
+                (made.airy - airy) / made.airy_err,
+                (made.blur - FWHM * math.sqrt(variance)) / made.blur_err,
+                (made.growth - 0.02 / peak) / made.growth_err,
+            ]
+        )
+    pulls = np.array(pulls)
+    for k, name in enumerate(("diffraction width", "blur", "growth")):
+        assert_pulls(pulls[:, k], bias=0.3, excess=0.1, what=name)
+    for confidence, reach in ((0.6827, 1.0), (0.9545, 2.0)):
+        assert_coverage(np.abs(pulls) < reach, confidence)

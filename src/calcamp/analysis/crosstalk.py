@@ -2,7 +2,7 @@
 
 Channels are read in step: a ghost has the same canonical position as its source. Around each spot of any
 channel a patch is cut from all twelve; what a victim shows there beyond its local level is a sum over the
-other channels' signals times coefficients, also of the neighbouring pixels along the read-out (lags).
+other channels' signals times coefficients, of the same instant and of the neighbours along the read-out (lags).
 """
 
 from __future__ import annotations
@@ -79,27 +79,35 @@ def column_profile(quadrant: np.ndarray, rows: int = 256, reach: float = 8.0) ->
 
 @dataclass(frozen=True, eq=False)
 class Coupling:
-    """Coefficients of one victim: ADU in the victim per ADU in each source."""
+    """Couplings of the eleven sources into one victim, arrays (12,): NaN for the victim itself and unseen sources.
 
-    coefficient: np.ndarray = field(
-        metadata=about("1", "(12,); NaN for the victim itself and unseen sources")
+    `coefficient` is what a victim shows of a source that stays as bright for some pixels, so the sum over the
+    instants of the read-out: it does not depend on how wide the spots are, and is what steps of injected charge
+    or flats show too. `same_pixel` is the slope of victim against source at the same instant alone, as the
+    literature and the predecessor have it; the two differ where a coupling comes early or late.
+    """
+
+    coefficient: np.ndarray = field(metadata=about("1", "sum over the instants, ADU per ADU"))
+    err: np.ndarray = field(metadata=about("1", ""))
+    same_pixel: np.ndarray = field(metadata=about("1", "slope at the same instant, others not looked at"))
+    same_pixel_err: np.ndarray = field(metadata=about("1", ""))
+    early: np.ndarray = field(
+        metadata=about("1", "part of the coefficient that comes before its source; NaN where it is weak")
     )
-    err: np.ndarray = field(metadata=about("1", "(12,)"))
-    lag: np.ndarray = field(
-        metadata=about("1", "(lags,) share that comes earlier or later, common to the sources")
-    )
-    lag_err: np.ndarray = field(metadata=about("1", "(lags,)"))
-    shifts: tuple[int, ...] = field(metadata=about("px", "the lags; positive: later in the read-out"))
+    early_err: np.ndarray = field(metadata=about("1", ""))
+    late: np.ndarray = field(metadata=about("1", "part that comes after it; NaN where it is weak"))
+    late_err: np.ndarray = field(metadata=about("1", ""))
+    quadratic: np.ndarray = field(metadata=about("1/ADU", "change of the coefficient with the signal"))
+    quadratic_err: np.ndarray = field(metadata=about("1/ADU", ""))
     noise: float = field(metadata=about("ADU", "standard deviation of what is left"))
     n: int = field(metadata=about("1", "pixels used"))
     clipped: int = field(metadata=about("1", "pixels left out as far from the fit"))
-    quadratic: np.ndarray = field(metadata=about("1/ADU", "(12,) change of each coefficient with the signal"))
-    quadratic_err: np.ndarray = field(metadata=about("1/ADU", "(12,)"))
     reason: str = field(default="", metadata=about("", "why there is none"))
 
 
-#: What is thought of a lag's share before it is measured, rms: it matters for weak couplings only.
-LAG_PRIOR = 0.1
+#: What is thought of the part of a coupling that comes one pixel early or late, rms, before it is measured.
+#: It matters for weak couplings only: free, their neighbours' instants would more than double the errors.
+LAG_PRIOR = 0.2
 
 
 def fit_victim(
@@ -112,14 +120,13 @@ def fit_victim(
     full: float = 60_000.0,
     clip: float = 5.0,
 ) -> Coupling:
-    """Fit the coefficients of one victim to the patches of all frames.
+    """Fit the couplings into one victim to the patches of all frames.
 
-    All sources are fitted together, with a level of its own for each patch of each frame: spots of several
-    channels overlap, and halos and background differ from place to place. First with each neighbouring pixel
-    along the read-out as a source of its own; from that the lags' share, common to the victim's sources, then
-    once more with it built in: a coefficient that is seen gets its lag from itself, a weak one is not made
-    weaker by lags that nobody could see. Pixels farther than `clip` from the first fit are left out of the
-    second: cosmic rays and unstable pixels.
+    All sources are fitted together, each also shifted by up to `lags` pixels along the read-out, with a level
+    of its own for each patch of each frame: spots of several channels overlap, and halos and background differ
+    from place to place. Pixels farther than `clip` from a first fit are left out of the second: cosmic rays and
+    unstable pixels. Early and late parts have a prior about zero of `LAG_PRIOR` times the coupling, so
+    that a strong coupling shows its own and a weak one is not drowned by what nobody could see.
 
     Parameters
     ----------
@@ -136,84 +143,75 @@ def fit_victim(
     full : float
         ADU; pixels where a source is brighter are left out.
     """
-    shifts = tuple(shift for shift in range(-lags, lags + 1) if shift)
-    count = len(CHANNELS)
+    shifts = (0, *(shift for shift in range(-lags, lags + 1) if shift))
     # a source that shines only where the victim's own spots are cannot be told from them
     free = np.where(own[:, None], 0.0, np.nan_to_num(patches).max(axis=0))  # (patches, 12, s, s)
     lit = free.max(axis=(2, 3)) > least
-    sources = [s for s in range(count) if s != victim and lit[:, s].any()]
-    empty, none = np.full(count, NAN), np.full(len(shifts), NAN)
+    sources = [s for s in range(len(CHANNELS)) if s != victim and lit[:, s].any()]
     if not sources:
-        return Coupling(
-            empty, empty, none, none, shifts, NAN, 0, 0, empty, empty, "no source is bright enough"
-        )
-    wide = [(s, shift) for s in sources for shift in (0, *shifts)]
-    first = _Normal(len(wide))
-    for j in range(patches.shape[1]):
-        first.add(*_patch_system(patches[:, j], victim, own[j], wide, lit[j], full, lags))
-    solution, covariance = first.solve()
+        return _nothing("no source is bright enough")
+    columns = [(s, shift) for s in sources for shift in shifts]
+    systems = [
+        _patch_system(patches[:, j], victim, own[j], columns, lit[j], full, lags)
+        for j in range(patches.shape[1])
+    ]
+    first = _Normal(len(columns))
+    for system in systems:
+        first.add(*system)
+    solution, _ = first.solve()
     if solution is None:
-        return Coupling(
-            empty, empty, none, none, shifts, NAN, first.n, 0, empty, empty, "sources cannot be told apart"
-        )
-    lag, lag_covariance = _lag_shares(wide, solution, covariance, shifts, first.noise)
-    lag_err = np.sqrt(np.diag(lag_covariance))
-    lag_sum_err = math.sqrt(lag_covariance.sum())
-    templates = [(s, 0) for s in sources]
-    second, clipped, noise = _Normal(len(templates)), 0, first.robust
-    systems = []
-    for j in range(patches.shape[1]):
-        active, design, data, good, frames = _patch_system(
-            patches[:, j], victim, own[j], wide, lit[j], full, lags
-        )
+        return _nothing("sources cannot be told apart", first.n)
+    second, clipped = _Normal(len(columns)), 0
+    for k, (active, design, data, good, frames) in enumerate(systems):
         if not active:
             continue
         rest = data - design @ solution[active]
         rest = rest - _group_median(rest, good, frames)
-        far = good & ((np.abs(rest) > clip * noise) | _standing(rest, good, frames, clip * noise))
+        limit = clip * first.robust
+        far = good & ((np.abs(rest) > limit) | _standing(rest, good, frames, limit))
         clipped += int(far.sum())
-        # fold the lags into one template per source
-        here = [k for k, (s, _) in enumerate(templates) if lit[j][s]]
-        columns = {wide[k]: design[:, n] for n, k in enumerate(active)}
-        mixed = np.stack(
-            [
-                columns[templates[k][0], 0]
-                + sum(r * columns[templates[k][0], shift] for r, shift in zip(lag, shifts, strict=True))
-                for k in here
-            ],
-            axis=1,
-        )
-        second.add(here, mixed, data, good & ~far, frames)
-        systems.append((here, mixed, data, good & ~far, frames))
-    values, covariance = second.solve()
+        systems[k] = (active, design, data, good & ~far, frames)
+        second.add(*systems[k])
+    return _couplings(second, systems, columns, sources, clipped)
+
+
+def _nothing(reason: str, n: int = 0, clipped: int = 0) -> Coupling:
+    empty = np.full(len(CHANNELS), NAN)
+    return Coupling(*(empty,) * 10, NAN, n, clipped, reason)
+
+
+def _couplings(normal: _Normal, systems, columns, sources, clipped: int) -> Coupling:
+    """Sums over the instants and their parts, from normal equations with each source and instant a column."""
+    instant = [k for k, (_, shift) in enumerate(columns) if shift == 0]
+    alone, alone_covariance = normal.solve(only=instant)
+    _, covariance = normal.solve()  # the noise is that of the free fit
+    if alone is None or covariance is None:
+        return _nothing("sources cannot be told apart", normal.n, clipped)
+    same_err = normal.noise * np.sqrt(np.diag(alone_covariance))
+    # Noise alone makes a coupling of its error: a prior narrower than that would say what is not known.
+    scale = LAG_PRIOR * np.hypot(alone, same_err)
+    prior = np.array([0.0 if shift == 0 else 1 / scale[sources.index(s)] ** 2 for s, shift in columns])
+    values, covariance = normal.solve(prior=normal.noise**2 * prior)
     if values is None:
-        return Coupling(
-            empty,
-            empty,
-            lag,
-            lag_err,
-            shifts,
-            NAN,
-            second.n,
-            clipped,
-            empty,
-            empty,
-            "sources cannot be told apart",
-        )
-    coefficient, err = empty.copy(), empty.copy()
-    for k, (s, _) in enumerate(templates):
-        coefficient[s] = values[k]
-        # an error of the lag's share moves a coefficient by the overlap of neighbouring pixels
-        through_lag = values[k] * _OVERLAP * lag_sum_err
-        err[s] = math.hypot(second.noise * math.sqrt(covariance[k, k]), through_lag)
-    quadratic, quadratic_err = _quadratic(systems, templates, values, second.noise)
-    return Coupling(
-        coefficient, err, lag, lag_err, shifts, second.noise, second.n, clipped, quadratic, quadratic_err
-    )
-
-
-#: Projection of a spot shifted by a pixel on the spot itself: exp(-1 / (4 sigma²)) for a FWHM of 2 px.
-_OVERLAP = 0.7
+        return _nothing("sources cannot be told apart", normal.n, clipped)
+    covariance = normal.noise**2 * covariance
+    quadratic, quadratic_err = _quadratic(systems, columns, sources, values, normal.noise)
+    out = {name: np.full(len(CHANNELS), NAN) for name in list(Coupling.__dataclass_fields__)[:10]}
+    for i, s in enumerate(sources):
+        mine = [k for k, (source, _) in enumerate(columns) if source == s]
+        block = covariance[np.ix_(mine, mine)]
+        total = float(values[mine].sum())
+        out["coefficient"][s], out["err"][s] = total, math.sqrt(block.sum())
+        out["same_pixel"][s], out["same_pixel_err"][s] = alone[i], same_err[i]
+        out["quadratic"][s], out["quadratic_err"][s] = quadratic[i], quadratic_err[i]
+        if not abs(total) > 5.0 * out["err"][s]:
+            continue  # parts of something that is hardly seen mean nothing
+        for name, side in (("early", -1), ("late", 1)):
+            part = np.array([float(np.sign(columns[k][1]) == side) for k in mine])
+            share = float(part @ values[mine]) / total
+            gradient = (part - share) / total
+            out[name][s], out[f"{name}_err"][s] = share, math.sqrt(gradient @ block @ gradient)
+    return Coupling(**out, noise=normal.noise, n=normal.n, clipped=clipped)
 
 
 class _Normal:
@@ -240,39 +238,26 @@ class _Normal:
         """Noise from the median deviation of the patches, which few hits do not move; rounding in mind."""
         return max(float(np.median(self.spread)), 0.8) if self.spread else NAN
 
-    def solve(self):
-        diagonal = np.diag(self.matrix)
+    def solve(self, only: list[int] | None = None, prior: np.ndarray | None = None):
+        """(solution, its covariance for a noise of 1), of the columns `only`; None, None where there is none.
+
+        `prior` is added to the diagonal: the variance of the noise over that of what is thought of each value.
+        Without it and for all columns, the noise is worked out too.
+        """
+        at = np.arange(len(self.vector)) if only is None else np.asarray(only)
+        matrix = self.matrix[np.ix_(at, at)] + (0.0 if prior is None else np.diag(prior))
+        diagonal = np.diag(matrix)
         if self.n == 0 or self.dof <= 0 or (diagonal <= 0).any():
             return None, None
         weight = np.sqrt(diagonal)
-        scaled = self.matrix / np.outer(weight, weight)
+        scaled = matrix / np.outer(weight, weight)
         if np.linalg.cond(scaled) > 1e10:
             return None, None
         covariance = np.linalg.inv(scaled) / np.outer(weight, weight)
-        solution = covariance @ self.vector
-        self.noise = math.sqrt(max(self.square - float(self.vector @ solution), 0.0) / self.dof)
+        solution = covariance @ self.vector[at]
+        if only is None and prior is None:
+            self.noise = math.sqrt(max(self.square - float(self.vector @ solution), 0.0) / self.dof)
         return solution, covariance
-
-
-def _lag_shares(columns, solution, covariance, shifts, noise) -> tuple[np.ndarray, np.ndarray]:
-    """(share of the coefficients that comes at each lag, covariance), common to all sources, with a prior about zero."""
-    if not shifts:
-        return np.zeros(0), np.zeros((0, 0))
-    where = {column: k for k, column in enumerate(columns)}
-    prior = np.eye(len(shifts)) / LAG_PRIOR**2
-    weight, vector = np.zeros_like(prior), np.zeros(len(shifts))
-    for source, at in columns:
-        if at:
-            continue
-        k0, k = where[source, 0], [where[source, shift] for shift in shifts]
-        inverse = np.linalg.inv(noise**2 * covariance[np.ix_(k, k)])
-        # what noise alone makes of square and product is taken off
-        weight += (solution[k0] ** 2 - noise**2 * covariance[k0, k0]) * inverse
-        vector += inverse @ (solution[k0] * solution[k] - noise**2 * covariance[k0, k])
-    if np.linalg.eigvalsh(weight).min() <= 0:
-        return np.zeros(len(shifts)), np.linalg.inv(prior)
-    joint = np.linalg.inv(weight + prior)
-    return joint @ vector, joint
 
 
 def _patch_system(
@@ -340,25 +325,26 @@ def _centred(design, data, good, frames):
     return x, y
 
 
-def _quadratic(systems, templates, values, noise):
+def _quadratic(systems, columns, sources, values, noise):
     """Change of each coefficient with its source's signal, from what the fit leaves."""
-    value, err = np.full(len(CHANNELS), NAN), np.full(len(CHANNELS), NAN)
-    xx, xr = np.zeros(len(templates)), np.zeros(len(templates))
-    for here, design, data, good, frames in systems:
-        rest = data - design @ values[here]
-        both, y = _centred(np.column_stack([design**2, design]), rest, good, frames)
-        half = len(here)
-        for n, k in enumerate(here):
-            square, linear = both[:, n], both[:, half + n]
+    xx, xr = np.zeros(len(sources)), np.zeros(len(sources))
+    for active, design, data, good, frames in systems:
+        here = [(n, sources.index(columns[k][0])) for n, k in enumerate(active) if columns[k][1] == 0]
+        if not here or not good.any():
+            continue
+        signal = design[:, [n for n, _ in here]]
+        rest = data - design @ values[active]
+        both, y = _centred(np.column_stack([signal**2, signal]), rest, good, frames)
+        for n, (_, i) in enumerate(here):
+            square, linear = both[:, n], both[:, len(here) + n]
             norm = float(linear @ linear)
             # what of the square is not already in the line
             x = square - linear * (float(square @ linear) / norm if norm > 0 else 0.0)
-            xx[k] += float(x @ x)
-            xr[k] += float(x @ y)
-    for k, (source, _) in enumerate(templates):
-        if xx[k] > 0:
-            value[source], err[source] = xr[k] / xx[k], noise / math.sqrt(xx[k])
-    return value, err
+            xx[i] += float(x @ x)
+            xr[i] += float(x @ y)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        seen = xx > 0
+        return np.where(seen, xr / xx, NAN), np.where(seen, noise / np.sqrt(xx), NAN)
 
 
 # ---- requirement ------------------------------------------------------------------------------------------

@@ -61,7 +61,11 @@ class Posterior:
     airy_err: float = field(metadata=about("px", "posterior standard deviation"))
     blur: float = field(metadata=about("px", "FWHM of the Gaussian blur at no signal"))
     blur_err: float = field(metadata=about("px", ""))
-    growth: float = field(metadata=about("px^2/10kADU", "of the blur's sigma² per peak signal"))
+    growth: float = field(
+        metadata=about(
+            "px^2/10kADU", "of the blur's sigma² per peak signal, were the spot centred on a pixel"
+        )
+    )
     growth_err: float = field(metadata=about("px^2/10kADU", ""))
     chi2_dof: float = field(metadata=about("1", "at the best width"))
     worst: float = field(metadata=about("1", "largest residual over its error"))
@@ -198,13 +202,15 @@ def _fit_stamp(stamp, good, start, transfer, gain: float, noise: float, iteratio
         if (np.abs(step) < 1e-3 * np.sqrt(np.diag(covariance))).all():
             break
     chi2 = float((weight * residual**2).sum())
+    # The blur grows with the charge, not with where the spot falls on the pixels.
+    centred = _images(transfer, side // 2, side // 2, values[3], side)[0].max()
     return {
         "variance": values[3],
         "err": math.sqrt(covariance[3, 3]),
         "chi2": chi2,
         "dof": int(use.sum()) - 5,
         "worst": float(np.sqrt((weight * residual**2).max())),
-        "peak": values[0] * float(image.max()),
+        "peak": values[0] * float(centred),
     }
 
 

@@ -31,10 +31,12 @@ def sections(data: ReportData) -> list[Section]:
             "Cross-talk",
             [
                 Text(
-                    "What a spot of one channel leaves at the same instant of the read-out in the eleven others: coefficient = ADU in "
-                    "the victim per ADU in the source, signed. All sources are fitted together, with the level beside each "
-                    "spot free and a share one pixel earlier and later, common to a victim's sources. Requirement: the largest "
-                    "of a victim at most 6·10⁻⁴, the others at most 7.6·10⁻⁵ (5 ADU at full scale), judged on the upper 95 % bound."
+                    "What a spot of one channel leaves in the eleven others, read out in step with it: coefficient = ADU in the "
+                    "victim per ADU of a source that stays as bright for some pixels, signed. It is the sum over the same instant "
+                    "and the pixels just before and after, so it depends neither on the width of the spots nor on the "
+                    "bandwidth of the chain, and compares with steps of injected charge. “Same pixel” is the slope at the same instant alone, "
+                    "the usual figure. All sources are fitted together, with the level beside each spot free. Requirement: the "
+                    "largest of a victim at most 6·10⁻⁴, the others at most 7.6·10⁻⁵ (5 ADU at full scale), judged on the upper 95 % bound."
                 ),
                 *matrix(data, table),
                 *worst(table),
@@ -102,7 +104,12 @@ def worst(table) -> list:
                 Cell(with_error(r["full_scale"], r["full_scale_err"]), "fail" if level == "red" else ""),
                 Cell(number(r["significance"], 2)),
                 *(
-                    (Cell(number(r["late"], 2)), Cell(_quadratic(r)))
+                    (
+                        Cell(_times(r, "same_pixel", 1e6)),
+                        Cell(_times(r, "early", 100)),
+                        Cell(_times(r, "late", 100)),
+                        Cell(_quadratic(r)),
+                    )
                     if "late" in r
                     else (Cell(number(r["chi2"], 3)), Cell(number(r["n"])))
                 ),
@@ -114,7 +121,11 @@ def worst(table) -> list:
         "Coefficient [10⁻⁶]",
         "At full scale [ADU]",
         "Coefficient/error",
-        *(("χ² of the tests", "Tests") if joined else ("Share 1 px later", "Quadratic/error")),
+        *(
+            ("χ² of the tests", "Tests")
+            if joined
+            else ("Same pixel [10⁻⁶]", "Early [%]", "Late [%]", "Quadratic/error")
+        ),
     ]
     median = float(np.median([r["coefficient_err"] for r in rows])) if rows else None
     blocks: list = [
@@ -146,10 +157,10 @@ def victims(table, bounds: tuple[float, float] = (6.0e-4, 7.6e-5)) -> list:
             [
                 Cell(f"{r['ccd']}{r['quadrant']}"),
                 Cell(str(r.get("largest_source") or "–")),
-                Cell(_millionths(r, "largest")),
+                Cell(_times(r, "largest", 1e6)),
                 Cell(_bound(r, "largest"), _state(r, "largest", bounds[0])),
                 Cell(str(r.get("second_source") or "–")),
-                Cell(_millionths(r, "second")),
+                Cell(_times(r, "second", 1e6)),
                 Cell(_bound(r, "second"), _state(r, "second", bounds[1])),
                 Cell(number(r.get("significant"))),
             ]
@@ -165,9 +176,9 @@ def victims(table, bounds: tuple[float, float] = (6.0e-4, 7.6e-5)) -> list:
     ]
 
 
-def _millionths(r: dict, name: str) -> str:
+def _times(r: dict, name: str, factor: float) -> str:
     value, err = r.get(name), r.get(f"{name}_err")
-    return with_error(1e6 * value, 1e6 * err) if is_number(value) and is_number(err) else "–"
+    return with_error(factor * value, factor * err) if is_number(value) and is_number(err) else "–"
 
 
 def _bound(r: dict, name: str) -> str:

@@ -157,6 +157,7 @@ def _draw_curves(figure, data, shapes, curves) -> None:
     z = shapes.floats("mirror")
     fine = np.linspace(np.nanmin(z), np.nanmax(z), 60)
     for (ccd, quadrant), ax in axes.items():
+        ax.texts[0].set(x=0.5, ha="center")  # between the arms of the curves
         if is_number(planes.get(ccd)):
             ax.axvline(planes[ccd], color="#999999", linestyle="--", linewidth=0.6, zorder=0)
         for spot in SPOTS:
@@ -266,36 +267,34 @@ def _draw_plane(figure, data, table, spots_table) -> None:
     for c, ccd in enumerate(CCDS):
         ax = figure.add_axes((0.02 + c * 0.305, 0.04, 0.295, 0.84))
         ax.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[], aspect="equal")
-        ax.axhline(height / 2, color="#bbbbbb", linewidth=0.5)
-        ax.axvline(width / 2, color="#bbbbbb", linewidth=0.5)
+        _draw_middle(ax, width, height)
         plane = planes.get(ccd, {})
         if is_number(plane.get("tilt_x")):
             _draw_levels(ax, plane["tilt_x"], plane["tilt_y"], width, height)
-        for row, value in zip(rows, away, strict=True):
-            if row["ccd"] == ccd:
-                ax.plot(
-                    row["x_phys"],
-                    row["y_phys"],
-                    "o",
-                    color=mappable.to_rgba(value),
-                    markersize=8,
-                    mec="#555555",
-                    mew=0.4,
-                )
-                ax.text(
-                    row["x_phys"],
-                    row["y_phys"] - 0.065 * height,
-                    f"{value:+.1f}",
-                    ha="center",
-                    va="center",
-                    fontsize=5,
-                )
+        mine = [
+            (r["x_phys"], r["y_phys"], value) for r, value in zip(rows, away, strict=True) if r["ccd"] == ccd
+        ]
+        if mine:
+            x, y, value = np.array(mine).T
+            ax.scatter(x, y, s=64, c=mappable.to_rgba(value), edgecolors="#555555", linewidths=0.4, zorder=3)
+        for x, y, value in mine:
+            ax.text(x, y - 0.065 * height, f"{value:+.1f}", ha="center", va="center", fontsize=5)
         figure.text(
             0.02 + c * 0.305 + 0.1475, 0.9, f"CCD{ccd}", ha="center", va="bottom", weight="bold", fontsize=8
         )
     bar = figure.colorbar(mappable, cax=figure.add_axes((0.935, 0.08, 0.012, 0.76)))
     bar.ax.tick_params(labelsize=6)
     figure.text(0.995, 0.865, "focus − CCD [µm]", ha="right", va="bottom", fontsize=6.5)
+
+
+def _draw_middle(ax, width: float, height: float) -> None:
+    """Lines between the quadrants; NaN lifts the pen."""
+    ax.plot(
+        [0, width, np.nan, width / 2, width / 2],
+        [height / 2, height / 2, np.nan, 0, height],
+        color="#c4c4c4",
+        linewidth=0.5,
+    )
 
 
 def _draw_levels(ax, tilt_x: float, tilt_y: float, width: float, height: float) -> None:
@@ -307,9 +306,11 @@ def _draw_levels(ax, tilt_x: float, tilt_y: float, width: float, height: float) 
         (abs(tilt_x) * width + abs(tilt_y) * height) / 2 / steepest
     )  # px from the centre to the last corner
     along = np.array([tilt_x, tilt_y]) / steepest
-    for away in np.linspace(-reach, reach, 9)[1:-1]:
-        x, y = np.array([width, height]) / 2 + away * along
-        ax.axline((x, y), (x - along[1], y + along[0]), color="#aaaaaa", linewidth=0.5)
+    middle = np.array([width, height]) / 2 + np.linspace(-reach, reach, 9)[1:-1, None] * along
+    ends = np.array([-along[1], along[0]]) * math.hypot(width, height)
+    segments = np.stack([middle - ends, middle + ends, np.full_like(middle, np.nan)], axis=1).reshape(-1, 2)
+    ax.plot(*segments.T, color="#aaaaaa", linewidth=0.5)
+    ax.set(xlim=(0, width), ylim=(0, height))
 
 
 def focus_spots(data: ReportData) -> list:
@@ -474,8 +475,7 @@ def _draw_stars(figure, data, stars) -> None:
         left = 0.02 + c * 0.33
         ax = figure.add_axes((left, 0.02, 0.31, 0.87))
         ax.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[], aspect="equal")
-        for line in (ax.axhline(height / 2), ax.axvline(width / 2)):
-            line.set(color="#cccccc", linewidth=0.5)
+        _draw_middle(ax, width, height)
         if sources is not None:
             other = sources.select(ccd=ccd)
             free = np.array([str(m) not in ("True", "1") for m in other["matched"].tolist()], bool)
@@ -488,36 +488,40 @@ def _draw_stars(figure, data, stars) -> None:
                     color=colour,
                     markersize=3,
                 )
-        for row in stars.select(ccd=ccd).rows():
-            _draw_star(ax, row, long)
+        _draw_pattern(ax, stars.select(ccd=ccd).rows(), long)
         figure.text(left + 0.155, 0.905, f"CCD{ccd}", ha="center", va="bottom", weight="bold", fontsize=8)
 
 
-def _draw_star(ax, row: dict, long: float) -> None:
-    ax.plot(row["x_nominal"], row["y_nominal"], "+", color="#777777", markersize=5, mew=0.6)
-    name = f"{row['quadrant']}{row['spot']}"
-    if row["status"] == "found" and is_number(row["x_phys"]):
-        x, y = row["x_phys"], row["y_phys"]
-        ax.plot(x, y, "o", mfc="none", mec=fig.COLOURS["blue"], markersize=6, mew=0.8)
-        ax.plot(
-            [x, x + long * row["residual_x"]],
-            [y, y + long * row["residual_y"]],
-            color=fig.COLOURS["green"],
-            linewidth=0.8,
-        )
-        ax.annotate(name, (x, y), (4, 4), textcoords="offset points", fontsize=5)
-    elif is_number(row["x_expected"]):
-        lost = row["status"] == "missing"
-        colour = fig.COLOURS["red"] if lost else "#999999"
+def _draw_pattern(ax, rows: list[dict], long: float) -> None:
+    """Stars of one CCD: nominal places, found ones with their residuals, missing ones and those beside the silicon."""
+    ax.plot(
+        [r["x_nominal"] for r in rows],
+        [r["y_nominal"] for r in rows],
+        "+",
+        color="#777777",
+        markersize=5,
+        mew=0.6,
+    )
+    found = [r for r in rows if r["status"] == "found" and is_number(r["x_phys"])]
+    x, y = (np.array([r[name] for r in found], float) for name in ("x_phys", "y_phys"))
+    ax.plot(x, y, "o", mfc="none", mec=fig.COLOURS["blue"], markersize=6, mew=0.8)
+    tails = []
+    for places, name in ((x, "residual_x"), (y, "residual_y")):
+        ends = places + long * np.array([r[name] for r in found], float)
+        tails.append(np.stack([places, ends, np.full_like(places, np.nan)], axis=1).ravel())
+    ax.plot(*tails, color=fig.COLOURS["green"], linewidth=0.8)
+    lost = [r for r in rows if r not in found and is_number(r["x_expected"])]
+    for row in lost:
+        colour = fig.COLOURS["red"] if row["status"] == "missing" else "#999999"
         ax.plot(row["x_expected"], row["y_expected"], "s", mfc="none", mec=colour, markersize=7, mew=1.0)
-        ax.annotate(
-            name,
-            (row["x_expected"], row["y_expected"]),
-            (5, 4),
-            textcoords="offset points",
-            fontsize=5,
-            color=colour,
+    below = 0.5 * long  # of 200: 100 px of the full-size CCD
+    for row, name in [*((r, "phys") for r in found), *((r, "expected") for r in lost)]:
+        colour = (
+            "black" if name == "phys" else fig.COLOURS["red"] if row["status"] == "missing" else "#999999"
         )
+        text = f"{row['quadrant']}{row['spot']}"
+        at = row[f"x_{name}"], row[f"y_{name}"] - below
+        ax.text(*at, text, ha="center", va="top", fontsize=5, color=colour, clip_on=True)
 
 
 # ---- a first look -----------------------------------------------------------------------------------------
@@ -533,7 +537,10 @@ def spots(data: ReportData) -> list:
             "left out. Moments of a spot narrower than two pixels move with its place on the pixels by about 1 %."
         )
     ]
-    for column, title, unit in (("fwhm", "FWHM", "px"), ("fluence", "Fluence", "ADU")):
+    looks = [("fwhm", "FWHM", "px"), ("fluence", "Fluence", "ADU")]
+    if data.table("focus_spots") is not None:
+        looks = looks[1:]  # the focus curves show the widths
+    for column, title, unit in looks:
         caption = f"{title} of the spots [{unit}] against {name}, quadrants as the beam sees them."
         blocks.append(
             data.figures.make(

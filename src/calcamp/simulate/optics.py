@@ -73,20 +73,29 @@ def central_share(fwhm: float) -> float:
 def boundary_kernel(a00: float, reach: int = 3) -> tuple[np.ndarray, np.ndarray]:
     """Shift of the upper and of the right boundary of a pixel per electron in its neighbours, px/e-.
 
-    Arrays [2 reach + 1, 2 reach + 1], the pixel itself in the middle. Charges push later ones away like
-    point charges at a depth of one pixel below the boundary; `a00` (1/e-, negative) is the relative
-    change of a pixel's area per electron in it (Antilogus 2014).
+    Arrays [2 reach + 1, 2 reach + 1], the pixel itself in the middle. They are those of the sensor that the flat
+    source sees: areas of pixels change as its coefficients a say, in proportion to `a00` (1/e-, negative), the
+    change of a pixel's own area. Areas leave the shifts open by a curl; as fields of charges have none, shifts are
+    differences of a potential (Coulton et al. 2018), a(d) its Laplacian.
     """
-    y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(float)
+    from calcamp.simulate.plugins.flat import bf_coefficients
 
-    def pull(along, across):
-        # towards the charge: negative where the charge is on the low side of the boundary
-        distance = 0.5 - along
-        return -distance / (distance**2 + across**2 + 1.0) ** 1.5
-
-    right, upper = pull(x, y), pull(y, x)
-    scale = a00 / (2.0 * (right[reach, reach] + upper[reach, reach]))
-    return upper * scale, right * scale
+    size = 64
+    quarter = bf_coefficients() * (a00 / bf_coefficients()[0, 0])
+    n = len(quarter)
+    a = np.zeros((size, size))
+    for i in range(1 - n, n):
+        for j in range(1 - n, n):
+            a[i, j] = quarter[abs(i), abs(j)]
+    k = 2.0 * np.cos(2.0 * np.pi * np.fft.fftfreq(size)) - 2.0
+    laplacian = k[:, None] + k[None, :]
+    laplacian[0, 0] = 1.0  # a sums to nothing
+    potential = np.fft.ifft2(np.fft.fft2(a) / laplacian).real
+    potential = np.roll(potential, (size // 2, size // 2), (0, 1))
+    right = np.roll(potential, 1, 1) - potential  # charge at d: of the pixel on the right less of this one
+    upper = np.roll(potential, 1, 0) - potential
+    cut = slice(size // 2 - reach, size // 2 + reach + 1)
+    return upper[cut, cut].copy(), right[cut, cut].copy()
 
 
 def collect(rng, mean: np.ndarray, charge: np.ndarray, a00: float, slices: int) -> np.ndarray:

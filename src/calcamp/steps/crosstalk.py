@@ -9,6 +9,14 @@ from calcamp.steps import runner
 
 NAN = math.nan
 _RADIUS = 6  # px, half the side of a patch
+_MORE = tuple(f"{name}{end}" for name in ("same_pixel", "early", "late", "quadratic") for end in ("", "_err"))
+_WORDS = {
+    "coefficient": "ADU in the victim per ADU of a source that stays as bright, sum over the instants fitted",
+    "same_pixel": "slope of victim against source at the same instant alone",
+    "early": "part of the coefficient that comes before its source; of couplings beyond 5 errors",
+    "late": "part of the coefficient that comes after it",
+    "quadratic": "change of the coefficient per ADU of the source",
+}
 
 
 def _spots(ctx: runner.Context) -> list[tuple[str, int, int]]:
@@ -103,8 +111,6 @@ def xtalk_build(ctx: runner.Context) -> None:
         made = fit_victim(patches, v, hidden, lags=ctx.options["lags"], least=ctx.options["source_adu"])
         if made.reason:
             ctx.flag("BADFIT", f"cross-talk: {made.reason}", ccd=int(victim[0]), quadrant=victim[1])
-        early = [k for k, shift in enumerate(made.shifts) if shift == -1]
-        late = [k for k, shift in enumerate(made.shifts) if shift == 1]
         for s, source in enumerate(CHANNELS):
             if s == v:
                 continue
@@ -117,12 +123,7 @@ def xtalk_build(ctx: runner.Context) -> None:
                     "source": source,
                     "coefficient": NAN if unseen else made.coefficient[s],
                     "coefficient_err": NAN if unseen else made.err[s],
-                    "early": made.lag[early[0]] if early else NAN,
-                    "early_err": made.lag_err[early[0]] if early else NAN,
-                    "late": made.lag[late[0]] if late else NAN,
-                    "late_err": made.lag_err[late[0]] if late else NAN,
-                    "quadratic": made.quadratic[s],
-                    "quadratic_err": made.quadratic_err[s],
+                    **{name: NAN if unseen else getattr(made, name)[s] for name in _MORE},
                     "noise": made.noise,
                     "clipped": made.clipped,
                     "n": made.n,
@@ -131,22 +132,23 @@ def xtalk_build(ctx: runner.Context) -> None:
             )
     if patches is None:
         ctx.flag("BADFIT", "cross-talk: no CCD has spots to look at")
-    names = (
-        "ccd quadrant source coefficient coefficient_err early early_err late late_err quadratic quadratic_err "
-        "noise clipped n flag"
-    )
+    names = [
+        "ccd",
+        "quadrant",
+        "source",
+        "coefficient",
+        "coefficient_err",
+        *_MORE,
+        "noise",
+        "clipped",
+        "n",
+        "flag",
+    ]
     ctx.write_table(
         "coupling",
-        {name: [row[name] for row in rows] for name in names.split()},
+        {name: [row[name] for row in rows] for name in names},
         units={"noise": "ADU", "quadratic": "1/ADU", "quadratic_err": "1/ADU"},
-        descriptions={
-            "ccd": "of the victim",
-            "coefficient": "ADU in the victim per ADU in the source, same instant",
-            "early": "share of the coefficient one pixel before, common to the victim's sources",
-            "late": "share one pixel later",
-            "quadratic": "change of the coefficient per ADU of the source",
-            "n": "pixels of all frames",
-        },
+        descriptions={"ccd": "of the victim", **_WORDS, "n": "pixels of all frames"},
     )
 
 
@@ -205,14 +207,14 @@ def xtalk_meta(ctx: runner.Context) -> None:
         error[s, v] = NAN if row["coefficient_err"] is None else row["coefficient_err"]
         row |= pair_strength(matrix[s, v], error[s, v])
     names = (
-        "ccd quadrant source coefficient coefficient_err significance upper95 full_scale full_scale_err early late "
-        "quadratic quadratic_err n flag"
+        "ccd quadrant source coefficient coefficient_err significance upper95 full_scale full_scale_err "
+        f"{' '.join(_MORE)} n flag"
     )
     ctx.write_table(
         "crosstalk",
         {name: [row[name] for row in rows] for name in names.split()},
         units={**CROSSTALK_UNITS, "quadratic": "1/ADU", "quadratic_err": "1/ADU"},
-        descriptions=CROSSTALK_WORDS,
+        descriptions={**CROSSTALK_WORDS, **_WORDS},
     )
     victims = victim_rows(matrix, error, ctx.options["significance"])
     ctx.write_table(
