@@ -33,7 +33,7 @@ def test_optics_and_blur_are_told_apart():
     rng = np.random.default_rng(1)
     pulls = []
     for _ in range(5):
-        stamps, start = stamps_of(rng)
+        stamps, start = stamps_of(rng, size=144)
         made = fit_spot(stamps, np.ones(stamps.shape, bool), start, GAIN, NOISE)
         assert not made.reason
         assert 0.85 < made.chi2_dof < 1.15
@@ -41,9 +41,9 @@ def test_optics_and_blur_are_told_apart():
         pulls.append(
             [(made.airy - 0.9) / made.airy_err, (made.blur - FWHM * math.sqrt(0.45)) / made.blur_err]
         )
-    # stamps of both renderers differ by what wraps round: 0.002 px of the diffraction pattern
-    assert_pulls(np.array(pulls)[:, 0], bias=0.7, excess=0.3, what="diffraction width")
-    assert_pulls(np.array(pulls)[:, 1], bias=0.7, excess=0.3, what="blur")
+    pulls = np.array(pulls)
+    assert_pulls(pulls[:, 0], excess=0.1, what="diffraction width")
+    assert_pulls(pulls[:, 1], excess=0.1, what="blur")
 
 
 def test_too_few_levels():
@@ -71,6 +71,6 @@ def test_posterior_covers_the_truth(airy, variance):
         )
     pulls = np.array(pulls)
     for k, name in enumerate(("diffraction width", "blur", "growth")):
-        assert_pulls(pulls[:, k], bias=0.3, excess=0.1, what=name)
+        assert_pulls(pulls[:, k], bias=0.1, excess=0.1, what=name)
     for confidence, reach in ((0.6827, 1.0), (0.9545, 2.0)):
         assert_coverage(np.abs(pulls) < reach, confidence)

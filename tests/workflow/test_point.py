@@ -68,6 +68,50 @@ def test_focus_is_found_with_its_error(focused):
     assert (folder / "results/D11/FOCUS00_800/FOCUS00_800_report.pdf").stat().st_size > 50_000
 
 
+def test_places_and_shapes_are_those_of_the_truth(focused):
+    """x, y, e1, e2 of every spot and frame, with their signs; shift, rotation and scale of the lock with theirs."""
+    import numpy as np
+
+    from calcamp.data.tables import table_rows
+    from calcamp.detector.geometry import Detector
+    from calcamp.steps.point import image_area
+
+    folder, truth = focused
+    detector = Detector("mini", image_rows=516, image_columns=512)
+    true = {(f["obsid"], f["ccd"], f["quadrant"]): f for f in truth["frames"]}
+    results = folder / "results/D11/FOCUS00_800"
+    pulls = {name: [] for name in ("x", "y", "e1", "e2")}
+    steep = {"e1": [], "e2": []}
+    for ccd in (1, 2, 3):
+        for row in table_rows(results / f"ccd{ccd}/basic/shapes.ecsv"):
+            frame, spot = true[row["obsid"], ccd, row["quadrant"]], f"spot_{row['spot']}"
+            rows, columns = image_area(detector, row["quadrant"])
+            xx, yy, xy = (frame[f"{spot}_{name}"] for name in ("xx", "yy", "xy"))
+            wanted = {
+                "x": frame[f"{spot}_x"] + columns.start,
+                "y": frame[f"{spot}_y"] + rows.start,
+                "e1": (xx - yy) / (xx + yy),
+                "e2": 2 * xy / (xx + yy),
+            }
+            for name, value in wanted.items():
+                found, err = row[f"{name}_ccd" if name in "xy" else name], row[f"{name}_err"]
+                pulls[name].append((found - value) / err)
+                if name in steep:
+                    steep[name].append((value, found))
+    for name, values in pulls.items():
+        assert abs(np.mean(values)) < 0.25, name
+        assert 0.85 < np.std(values) < 1.15, name
+    for name, pairs in steep.items():
+        assert np.polyfit(*np.transpose(pairs), 1)[0] == pytest.approx(1.0, abs=0.1), name
+    shift = {1: (8.0, -5.0), 2: (-6.0, 3.0), 3: (4.0, 9.0)}  # of the simulator, pattern to image
+    rotation = {1: 0.05, 2: -0.03, 3: 0.08}
+    for row in table_rows(results / "tables/lock.ecsv"):
+        assert row["shift_x"] == pytest.approx(shift[row["ccd"]][0], abs=5 * row["shift_x_err"])
+        assert row["shift_y"] == pytest.approx(shift[row["ccd"]][1], abs=5 * row["shift_y_err"])
+        assert row["rotation"] == pytest.approx(rotation[row["ccd"]], abs=5 * row["rotation_err"])
+        assert row["scale"] == pytest.approx(1.001, abs=5 * row["scale_err"])
+
+
 def test_flux_agrees_between_tests(focused):
     folder, _ = focused
     times = {}
@@ -120,9 +164,83 @@ def test_result_goes_into_the_chamber_and_the_scripts(focused):
     assert "exptime" not in changes
 
 
+def widths_of_collected_light(spots, settings, mirror):
+    """FWHM, px, of the charge that the spots of a channel collect at a mirror position: moments of images without noise."""
+    import numpy as np
+
+    from calcamp.simulate.optics import central_share, collect, spot_image
+
+    sigma = 2.0 / 2.3548  # of the optics, as the chamber profile has it
+    level, out = 0.6 * 55000 * 3.5 / central_share(2.0), []
+    nominal = settings["focus"]["4"] + settings["focus_offset"]
+    for k, z in enumerate(spots["z_offset"]):
+        half = 0.5 * settings["astigmatism"]
+        blur = [(settings["k"] * (mirror - nominal - z + sign * half)) ** 2 for sign in (-1, 1)]
+        e1, e2 = spots["e1"][k], spots["e2"][k]
+        covariance = (sigma**2 * (1 + e1) + blur[0], sigma**2 * (1 - e1) + blur[1], sigma**2 * e2)
+        light = level * spots["brightness"][k] * spot_image(24.0, 24.0, covariance)[None]
+        charge = collect(None, light, np.zeros_like(light), settings["bf_a00"], settings["slices"])[0]
+        size, at = -1 / 6, np.arange(len(charge))  # the pixel's own part of xx + yy
+        for axis in (0, 1):
+            line = charge.sum(axis=axis) / charge.sum()
+            size += line @ at**2 - (line @ at) ** 2
+        out.append(2.3548 * np.sqrt(size / 2))
+    return out
+
+
+@pytest.mark.full
+def test_focus_at_full_size(tmp_path):
+    """Best focus of each CCD within 0.002 mm of the plane through the true foci, FWHM there within 0.4 %, spots within 5 µm."""
+    import numpy as np
+
+    from calcamp.data.tables import table_rows
+    from calcamp.detector.geometry import Detector
+
+    session = make_workspace(tmp_path, SESSION.replace("  PSFLUX00_800: {do: all}\n", ""))
+    block = tmp_path / "config" / "blocks" / "NOSTROMO.yaml"
+    block.write_text(block.read_text().replace("ccd273-mini", "ccd273"))
+    done = calcamp("simulate", session, "--into", "data", "--seed", 21, "--jobs", 2, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    truth = json.loads(next(tmp_path.glob("data_truth/*_truth.json")).read_text())
+    done = snakemake("-c2", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    tables = tmp_path / "results/D11/FOCUS00_800/tables"
+    planes = {r["ccd"]: r for r in table_rows(tables / "focus.ecsv")}
+    curves = {(r["ccd"], r["quadrant"], r["spot"]): r for r in table_rows(tables / "focus_spots.ecsv")}
+    rows, columns = Detector("ccd273").phys_shape
+    foci, widths, away, pulls = {}, {}, [], []
+    for channel in truth["channels"]:
+        spots = channel["params"]["spots"]
+        settings, ccd = spots["settings"], channel["ccd"]
+        nominal = settings["focus"]["4"] + settings["focus_offset"]
+        for k, z in enumerate(spots["z_offset"]):
+            at = (spots["x"][k] - (columns - 1) / 2) / 1000, (spots["y"][k] - (rows - 1) / 2) / 1000
+            foci.setdefault(ccd, []).append((1.0, *at, nominal + z))
+            row = curves[ccd, channel["quadrant"], "ABCDE"[k]]
+            away.append(row["focus"] - nominal - z)
+            pulls.append(away[-1] / row["focus_err"])
+        best = planes[ccd]["best_focus"]
+        widths.setdefault(ccd, []).extend(widths_of_collected_light(spots, settings, best))
+    for ccd, places in foci.items():
+        places = np.array(places)
+        (z0, tilt_x, tilt_y), *_ = np.linalg.lstsq(places[:, :3], places[:, 3], rcond=None)
+        found = planes[ccd]
+        assert abs(found["best_focus"] - z0) < 0.002
+        assert abs(found["best_focus"] - z0) < 4 * found["best_focus_err"]
+        assert abs(found["tilt_x"] - tilt_x) < 5e-4  # mm per 1000 px
+        assert abs(found["tilt_y"] - tilt_y) < 5e-4
+        assert found["fwhm_best"] == pytest.approx(np.mean(widths[ccd]), rel=4e-3)
+    assert np.max(np.abs(away)) < 0.002
+    assert 0.8 < np.std(pulls) < 1.25  # 60 spots
+    assert "pass" in verdict(tmp_path, "FOCUS00_800")["verdict"]
+
+
 # ---- bad data -----------------------------------------------------------------------------------------------
 def test_a_missing_frame_and_missing_stars(tmp_path):
-    """One frame is lost and four stars of CCD2 are dark: the others are measured, the flag says which and why."""
+    """A lost frame, four dark stars of CCD2, CCD1 turned by 2.3 deg: flags say what and why, with a picture.
+
+    CCD3 is turned by 1.9 deg and has three dark stars: that is within the tolerances.
+    """
     session = make_workspace(tmp_path, SESSION.replace("  PSFLUX00_800: {do: all}\n", ""))
     from calcamp.config import lookup
     from calcamp.simulate import simulate_session
@@ -130,7 +248,11 @@ def test_a_missing_frame_and_missing_stars(tmp_path):
     found = lookup.load_all(session, {})
     simulate_session(
         found.session, found.block, found.chamber, into=tmp_path / "data", detector=found.detector, seed=6,
-        faults=["missing_fits:1002:1"], settings={"spots.missing": ("2EA", "2FC", "2GE", "2HB", "3FA")},
+        faults=["missing_fits:1002:1"],
+        settings={
+            "spots.missing": ("2EA", "2FC", "2GE", "2HB", "3FA", "3HC", "3EE"),
+            "spots.rotation": {1: 2.3, 2: 0.0, 3: -1.9},
+        },
     )  # fmt: skip
     done = snakemake("-c2", cwd=tmp_path)
     told = verdict(tmp_path, "FOCUS00_800")
@@ -141,6 +263,14 @@ def test_a_missing_frame_and_missing_stars(tmp_path):
     assert ("STARS_MISSING", 3) not in names
     causes = " ".join(f["cause"] for f in told["flags"] if f["name"] == "STARS_MISSING")
     assert "lock missing: 4" in causes
+    assert ("STARS_MISSING", 1) in names
+    assert "rotation" in next(
+        f["cause"] for f in told["flags"] if f["name"] == "STARS_MISSING" and f["scope"].get("ccd") == 1
+    )
+    page = (tmp_path / "results/D11/FOCUS00_800/FOCUS00_800_report.html").read_text()
+    assert "figures/star_lock.png" in page
+    assert all(f"CCD2 {star}" in page for star in ("EA", "FC", "GE", "HB"))
+    assert (tmp_path / "results/D11/FOCUS00_800/figures/star_lock.png").stat().st_size > 3000
     names = {name for name, _ in names}
     assert "MISSDATA" in names
     focus = {h.get("ccd"): h["value"] for h in told["headline"] if h["quantity"] == "best_focus"}

@@ -25,32 +25,47 @@ _AIRY = 1.02899  # FWHM of the Airy pattern over wavelength times focal ratio
 
 @lru_cache(maxsize=4)
 def _grid(side: int):
-    size = 2 ** math.ceil(math.log2(side + 8))
-    f = np.fft.fftfreq(size * _OVER, d=1.0 / _OVER)
-    return size, f, np.sinc(f)
+    """(pixels of the grid, frequencies along y, along x, the pixel's transfer along y, along x).
+
+    Images are real: of the frequencies along x only those that fold onto the first half are needed.
+    """
+    # The light of a diffraction pattern reaches far: what a small grid would fold back makes it 0.003 px too wide.
+    size = 2 ** math.ceil(math.log2(2.5 * side))
+    fy = np.fft.fftfreq(size * _OVER, d=1.0 / _OVER)
+    fx = fy.reshape(_OVER, size)[:, : size // 2 + 1].ravel()
+    return size, fy, fx, np.sinc(fy), np.sinc(fx)
 
 
-def _transfer(airy: float, f: np.ndarray) -> np.ndarray:
+def _transfer(airy: float, side: int) -> np.ndarray:
     """Modulation transfer of a round pupil; 1 everywhere for a pattern of no width."""
+    _, fy, fx, _, _ = _grid(side)
     if airy <= 0:
-        return np.ones((f.size, f.size))
-    s = np.clip(np.hypot(f[:, None], f[None, :]) * airy / _AIRY, 0.0, 1.0)
+        return np.ones((fy.size, fx.size))
+    s = np.clip(np.hypot(fy[:, None], fx[None, :]) * airy / _AIRY, 0.0, 1.0)
     return 2.0 / np.pi * (np.arccos(s) - s * np.sqrt(1.0 - s * s))
 
 
 def _images(transfer, x: float, y: float, variance: float, side: int) -> np.ndarray:
     """(4, s, s): image of unit flux, and its derivatives by x, y and variance."""
-    size, f, pixel = _grid(side)
-    line_x = np.exp(-2.0 * np.pi**2 * variance * f**2 - 2j * np.pi * f * x) * pixel
-    line_y = np.exp(-2.0 * np.pi**2 * variance * f**2 - 2j * np.pi * f * y) * pixel
-    spectrum = transfer * line_y[:, None] * line_x[None, :]
-    square = f[:, None] ** 2 + f[None, :] ** 2
-    parts = (1.0, -2j * np.pi * f[None, :], -2j * np.pi * f[:, None], -2.0 * np.pi**2 * square)
-    out = [
-        np.fft.ifft2((spectrum * part).reshape(_OVER, size, _OVER, size).sum(axis=(0, 2))).real[:side, :side]
-        for part in parts
-    ]
-    return np.array(out)
+    size, fy, fx, pixel_y, pixel_x = _grid(side)
+    line_x = np.exp(-2.0 * np.pi**2 * variance * fx**2 - 2j * np.pi * fx * x) * pixel_x
+    line_y = np.exp(-2.0 * np.pi**2 * variance * fy**2 - 2j * np.pi * fy * y) * pixel_y
+
+    def folded(along_y, along_x):
+        part = transfer * along_x[None, :]
+        part *= along_y[:, None]
+        return part.reshape(_OVER, size, _OVER, -1).sum(axis=(0, 2))
+
+    curve_x, curve_y = -2.0 * np.pi**2 * fx**2, -2.0 * np.pi**2 * fy**2
+    spectra = np.array(
+        [
+            folded(line_y, line_x),
+            folded(line_y, -2j * np.pi * fx * line_x),
+            folded(-2j * np.pi * fy * line_y, line_x),
+            folded(curve_y * line_y, line_x) + folded(line_y, curve_x * line_x),
+        ]
+    )
+    return np.fft.irfft2(spectra, s=(size, size))[:, :side, :side]
 
 
 @dataclass(frozen=True)
@@ -97,7 +112,10 @@ def fit_spot(
     if n < 3:
         return Posterior(*(NAN,) * 8, n, f"{n} stamps, at least 3 needed")
     for _ in range(3):
-        rows = [_at_width(stamps, good, start, width, gain, noise) for width in widths]
+        rows = []
+        for width in widths:
+            rows.append(_at_width(stamps, good, start, width, gain, noise))
+            start = rows[-1]["values"]  # of the neighbour on the grid: near
         chi2 = np.array([r["chi2"] for r in rows])
         if not np.isfinite(chi2).all():
             return Posterior(*(NAN,) * 8, n, "no fit at some width")
@@ -138,10 +156,10 @@ def fit_spot(
 
 
 def _at_width(stamps, good, start, width: float, gain: float, noise: float) -> dict:
-    _, f, _ = _grid(stamps.shape[1])
-    transfer = _transfer(width, f)
+    transfer = _transfer(width, stamps.shape[1])
     made = [_fit_stamp(stamps[k], good[k], start[k], transfer, gain, noise) for k in range(len(stamps))]
-    return _line(made)
+    fitted = np.array([m["values"] for m in made])
+    return {**_line(made), "values": np.where(np.isfinite(fitted).all(axis=1)[:, None], fitted, start)}
 
 
 def _closer(widths: np.ndarray, chi2: np.ndarray) -> np.ndarray | None:
@@ -195,7 +213,11 @@ def _fit_stamp(stamp, good, start, transfer, gain: float, noise: float, iteratio
         try:
             covariance = np.linalg.inv(matrix)
         except np.linalg.LinAlgError:
-            return {"variance": NAN, "err": NAN, "chi2": NAN, "dof": 0, "worst": NAN, "peak": NAN}
+            return {
+                "values": start,
+                **dict.fromkeys(("variance", "err", "chi2", "worst", "peak"), NAN),
+                "dof": 0,
+            }
         step = covariance @ (slopes @ (weight * residual).reshape(-1))
         values = values + step
         values[3] = min(max(values[3], 1e-3), 25.0)
@@ -205,6 +227,7 @@ def _fit_stamp(stamp, good, start, transfer, gain: float, noise: float, iteratio
     # The blur grows with the charge, not with where the spot falls on the pixels.
     centred = _images(transfer, side // 2, side // 2, values[3], side)[0].max()
     return {
+        "values": values,
         "variance": values[3],
         "err": math.sqrt(covariance[3, 3]),
         "chi2": chi2,

@@ -49,7 +49,7 @@ def fit_focus(z: np.ndarray, size: np.ndarray, err: np.ndarray, sigma: float | N
 
     Defocus adds a blur in proportion to the distance from focus, and blurs add in quadrature: the square of
     the size is a parabola, exactly for Gaussians, and the width a hyperbola. Errors are enlarged
-    where chi2 says that they are too small (`_honest`).
+    where chi2 says that they are too small (`honest`).
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def fit_focus(z: np.ndarray, size: np.ndarray, err: np.ndarray, sigma: float | N
         return _without(nothing, f"{len(np.unique(z[good]))} mirror positions, at least 4 needed")
     middle = float(np.average(z[good]))
     t = z - middle
-    fit = _honest(fit_linear(np.column_stack([np.ones_like(t), t, t * t]), size, err, sigma=sigma))
+    fit = honest(fit_linear(np.column_stack([np.ones_like(t), t, t * t]), size, err, sigma=sigma))
     if fit.reason:
         return _without(nothing, fit.reason)
     a, b, c = fit.parameters
@@ -90,7 +90,7 @@ def fit_focus(z: np.ndarray, size: np.ndarray, err: np.ndarray, sigma: float | N
     return curve
 
 
-def _honest(fit):
+def honest(fit):
     """A fit whose errors are multiplied by sqrt(chi2/dof), where chi2 is beyond its 99 % point.
 
     Scaling wherever chi2/dof is above 1 would make errors of few points too large by a tenth on average.
@@ -306,7 +306,7 @@ def fit_rate(time, signal, err, level: float, shared: float = 0.0) -> Rate:
         return Rate(*nothing, 0, "no usable exposure")
     line = times >= 3
     design = np.column_stack([time, np.ones_like(time)]) if line else time[:, None]
-    fit = _honest(fit_linear(design, signal, err, sigma=6.0))
+    fit = honest(fit_linear(design, signal, err, sigma=6.0))
     if fit.reason or not fit.parameters[0] > 0:
         return Rate(*nothing, int(good.sum()), fit.reason or "the signal does not grow")
     rate = float(fit.parameters[0])
@@ -353,7 +353,7 @@ def fit_growth(peak, width, err, pivot: float = 32768.0) -> Growth:
     good = np.isfinite(u) & np.isfinite(width) & np.isfinite(err) & (err > 0)
     if good.sum() < 6 or np.ptp(u[good]) < 1.0:
         return Growth(*(NAN,) * 7, int(good.sum()), "too few points, or all at one level")
-    fit = _honest(fit_linear(np.column_stack([np.ones_like(u), u]), width, err, sigma=5.0))
+    fit = honest(fit_linear(np.column_stack([np.ones_like(u), u]), width, err, sigma=5.0))
     if fit.reason:
         return Growth(*(NAN,) * 7, int(good.sum()), fit.reason)
     errors = np.sqrt(np.diag(fit.covariance))

@@ -247,6 +247,39 @@ def crosstalk(
 
 
 @app.command()
+def roetab(
+    catalogue: Annotated[Path, typer.Argument(help="table with the columns CHANNELS (1E to 3H) and OBSID")],
+    data: Annotated[Path, typer.Argument(help="folder of the raw frames")],
+    block: Annotated[str, typer.Option(help="block whose electronics were on the bench")],
+    into: Annotated[Path, typer.Option(help="folder for tables, product and report")] = Path("roetab"),
+    label: Annotated[str, typer.Option(help="name of the run; that of the catalogue by default")] = "",
+    detector: Annotated[str, typer.Option(help="format of the frames")] = "ccd273",
+    against: Annotated[
+        Path | None, typer.Option(help="crosstalk product of spots (FITS) to compare with")
+    ] = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="write HTML and PDF")] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="for a program to read")] = False,
+) -> None:
+    """Cross-talk matrix of a bench run: steps of charge injected into one channel at a time, all twelve read in step.
+
+    Charge lies in the first 1600 columns of a channel, the others of each row are its background. Exit 1 when a victim
+    is beyond the requirement, or was not measured.
+
+    Example:  calcamp products roetab ROE_TAB_FM15.csv data/ROETAB --block NOSTROMO --against crosstalk/EUC_CROSSTALK_NOSTROMO.fits
+    """
+    from calcamp.cli.bench import bench_crosstalk
+    from calcamp.config.lookup import load_detector
+
+    told = bench_crosstalk(
+        catalogue, data, into, block, load_detector(detector, Path.cwd()), label=label, against=against,
+        report=report, told=lambda text: print(text, file=sys.stderr),
+    )  # fmt: skip
+    print(json.dumps(told, indent=1) if as_json else "\n".join(told["text"]))
+    if not told["ok"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def traps(
     tests: Annotated[
         list[Path], typer.Argument(help="results folders of trap-pumping tests: TP01, TP11, TP02, TP21")

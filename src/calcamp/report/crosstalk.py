@@ -90,9 +90,10 @@ def draw_matrix(figure, rows: list[dict]) -> None:
 
 
 def worst(table) -> list:
-    """The largest coefficients: of a test with lag and quadratic term, of several tests with their chi2."""
+    """The largest coefficients: of a test with its parts in time, of a bench with its steps, of several tests with their chi2."""
     rows = [r for r in table.rows() if is_number(r["coefficient"])]
     rows.sort(key=lambda r: -abs(r["coefficient"]))
+    more = _more(rows[0]) if rows else {}
     cells = []
     for r in rows[:15]:
         size = abs(r["full_scale"])
@@ -103,30 +104,10 @@ def worst(table) -> list:
                 Cell(with_error(1e6 * r["coefficient"], 1e6 * r["coefficient_err"])),
                 Cell(with_error(r["full_scale"], r["full_scale_err"]), "fail" if level == "red" else ""),
                 Cell(number(r["significance"], 2)),
-                *(
-                    (
-                        Cell(_times(r, "same_pixel", 1e6)),
-                        Cell(_times(r, "early", 100)),
-                        Cell(_times(r, "late", 100)),
-                        Cell(_quadratic(r)),
-                    )
-                    if "late" in r
-                    else (Cell(number(r["chi2"], 3)), Cell(number(r["n"])))
-                ),
+                *(Cell(text(r)) for text in more.values()),
             ]
         )
-    joined = bool(rows) and "chi2" in rows[0]
-    header = [
-        "Source → victim",
-        "Coefficient [10⁻⁶]",
-        "At full scale [ADU]",
-        "Coefficient/error",
-        *(
-            ("χ² of the tests", "Tests")
-            if joined
-            else ("Same pixel [10⁻⁶]", "Early [%]", "Late [%]", "Quadratic/error")
-        ),
-    ]
+    header = ["Source → victim", "Coefficient [10⁻⁶]", "At full scale [ADU]", "Coefficient/error", *more]
     median = float(np.median([r["coefficient_err"] for r in rows])) if rows else None
     blocks: list = [
         TableBlock(
@@ -140,6 +121,58 @@ def worst(table) -> list:
             )
         )
     return blocks
+
+
+def _more(row: dict) -> dict:
+    """Further columns of a table of coefficients: header -> text of a row."""
+    if "late" in row:
+        return {
+            "Same pixel [10⁻⁶]": lambda r: _times(r, "same_pixel", 1e6),
+            "Early [%]": lambda r: _times(r, "early", 100),
+            "Late [%]": lambda r: _times(r, "late", 100),
+            "Quadratic/error": _quadratic,
+        }
+    if "at_largest" in row:
+        return {
+            "At the highest step [10⁻⁶]": lambda r: _times(r, "at_largest", 1e6),
+            "Quadratic/error": _quadratic,
+            "χ²/dof": lambda r: number(r["chi2_dof"], 3),
+        }
+    return {"χ² of the tests": lambda r: number(r["chi2"], 3), "Tests": lambda r: number(r["n"])}
+
+
+def bench_lines(data, table, steps) -> list:
+    """What the victims of the six largest couplings show at each step of their source."""
+    rows = sorted(
+        (r for r in table.rows() if is_number(r["coefficient"])), key=lambda r: -abs(r["coefficient"])
+    )
+    caption = "Victim against source at each step of injected charge, the six largest couplings; bars are 1 σ, line: the fit."
+    return [
+        data.figures.make(
+            "bench_lines", caption, lambda f: _draw_bench(f, rows[:6], steps.rows()), height=3.6
+        )
+    ]
+
+
+def _draw_bench(figure, rows: list[dict], steps: list[dict]) -> None:
+    if not rows:
+        raise fig.NoData("no coefficient was measured")
+    for k, r in enumerate(rows):
+        ax = figure.add_axes((0.075 + 0.325 * (k % 3), 0.59 - 0.48 * (k // 3), 0.255, 0.34))
+        mine = [
+            s
+            for s in steps
+            if (s["source"], s["ccd"], s["quadrant"]) == (r["source"], r["ccd"], r["quadrant"])
+        ]
+        level, mean, err = (np.array([s[n] for s in mine], float) for n in ("level", "mean", "mean_err"))
+        constant = np.average(mean - r["coefficient"] * level, weights=err**-2.0)
+        ends = np.array([0.0, level.max()])
+        ax.plot(ends / 1000, constant + r["coefficient"] * ends, color=fig.COLOURS["orange"], linewidth=0.8)
+        ax.errorbar(
+            level / 1000, mean, err, fmt="o", color=fig.COLOURS["blue"], markersize=2.5, elinewidth=0.6
+        )
+        ax.set_title(f"{r['source']} → {r['ccd']}{r['quadrant']}", weight="bold")
+    fig.axis_labels(figure, "source [kADU]", "victim [ADU]")
 
 
 def _quadratic(r: dict) -> str:
