@@ -86,7 +86,7 @@ def measure(catalogue: dict[str, int], folder: Path, detector, told=None) -> lis
     made = []
     for source, obsid in catalogue.items():
         channels = []
-        for ccd, path in sorted(find_frames(folder, obsid).items()):
+        for _, path in sorted(find_frames(folder, obsid).items()):
             try:
                 data = read_raw(path, detector).data
             except RawError as error:
