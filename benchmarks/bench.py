@@ -35,13 +35,16 @@ ROWS = {
     "TP01": (120, 60),
 }
 #: Measured only when they are named, for 21 GB of frames: 276 and 327 frames, in proportion to the 72 of PTC02, 330 and
-#: 510, in proportion to the 42 of FLAT02. BF01 reads the frames of PTC01: name both.
+#: 510, in proportion to the 42 of FLAT02. BF01 reads the frames of PTC01: name both. 159 frames, prepared like the 72 of
+#: PTC02; 12 frames, as DARK01.
 LONG = {
     "PTC01": (192, 96),
     "BF01": (192, 96),
     "NL02": (227, 114),
     "FLAT02_730": (236, 118),
     "FLAT01": (364, 182),
+    "PSF01_800": (110, 55),
+    "PSFLUX00_800": (12, 6),
 }
 
 SESSION = """\
