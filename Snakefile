@@ -5,6 +5,7 @@
 #
 # The meaning of the session is in `P` (calcamp.campaign.plan); rule files only build names.
 import sys
+import threading
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
@@ -52,6 +53,10 @@ onstart:
 
 onsuccess:
     P.end_run("done")
+    # Nothing is left to do: Snakemake's next look at its queue would hold up the end by a second.
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.cancel()
 
 
 onerror:

@@ -18,6 +18,7 @@ from itertools import pairwise
 import numpy as np
 
 from calcamp.analysis.background import Surface, box_means, fit_surface
+from calcamp.analysis.chance import chi2_limit
 from calcamp.analysis.spectrum import Spectrum, read_out_spectrum
 from calcamp.analysis.statistics import (
     NAN,
@@ -789,17 +790,11 @@ def _band_errors(spread2, noise, sigma, number, err, count) -> np.ndarray:
     err[count == 0] = np.nan
     if number < 3:
         return np.empty(0, np.intp)
-    unstable = np.flatnonzero(spread2 > np.float32(noise**2 * _chi2_limit(number - 1) / (number - 1)))
+    # exceeded by one stable pixel in ten million
+    unstable = np.flatnonzero(spread2 > np.float32(noise**2 * chi2_limit(number - 1, 1e-7) / (number - 1)))
     n = count.reshape(-1)[unstable]
     err.reshape(-1)[unstable] = np.sqrt(spread2.reshape(-1)[unstable] / np.maximum(n, 1))
     return unstable
-
-
-def _chi2_limit(dof: int, tail: float = 1e-7) -> float:
-    """Chi-square that one stable pixel in ten million exceeds."""
-    from scipy.special import gammainccinv
-
-    return 2.0 * float(gammainccinv(dof / 2.0, tail))
 
 
 def _middle(ordered: np.ndarray, n: np.ndarray) -> np.ndarray:

@@ -118,9 +118,13 @@ def _clipped_rows(part, centre, cut, mask) -> tuple[np.ndarray, np.ndarray]:
         values[bad] = 0
         number[rows] = np.count_nonzero(bad, axis=1)
         n = part.shape[1] - number[rows]
-        level = centre[rows] if np.ndim(centre) else np.broadcast_to(np.float32(centre), values.shape)
         # the background under what is left out must not count either
-        base = row_sums(np.ascontiguousarray(level)) - (level * bad).sum(axis=1, dtype=np.float64)
+        if np.ndim(centre):
+            level = np.ascontiguousarray(centre[rows])
+            at = np.flatnonzero(bad)
+            base = row_sums(level) - np.bincount(at // level.shape[1], level.reshape(-1)[at], len(level))
+        else:
+            base = float(centre) * n
         with np.errstate(invalid="ignore", divide="ignore"):
             mean[rows] = np.where(n > 0.3 * part.shape[1], (row_sums(values) + base) / n, NAN)
     return mean, number

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from calcamp.analysis.background import box_means, interpolate_boxes
+from calcamp.analysis.chance import gamma_tail
 from calcamp.analysis.cosmics import group_labels
 from calcamp.analysis.statistics import about, clipped, running_mean
 
@@ -77,16 +78,15 @@ def find_columns(
     # Saturating at 3 sigma keeps a column's sum finite and single pixels harmless; a run of bright pixels is
     # then at most 3 sigma per pixel, which is plenty for any run worth the name.
     cut = np.float32(3 * noise)
-    work = np.clip(np.nan_to_num(residual), -cut, cut)
-    good = np.isfinite(residual)
-    if mask is not None:
-        good &= ~mask
-    work *= good
     size = max(8, min(64, rows // 32))
     edges = np.arange(0, rows, size)
-    count = np.add.reduceat(good.astype(np.float32), edges, axis=0)
+    sums, count = np.empty((2, edges.size, residual.shape[1]), np.float32)
+    for k, top in enumerate(edges):
+        block, good = _cut_off(residual, mask, slice(top, top + size), slice(None), cut)
+        sums[k] = np.ones(len(block), np.float32) @ block
+        count[k] = len(block) if good is None else np.count_nonzero(good, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        means = np.add.reduceat(work, edges, axis=0) / count
+        means = sums / count
     means -= _side_medians(means, neighbours)
     scale = noise * 0.995 / np.sqrt(np.maximum(count, 1))  # clip at 3 sigma takes 0.5 % of the spread
     z = np.where(count > 0.3 * size, means / scale, 0.0)
@@ -99,7 +99,7 @@ def find_columns(
         for column in _strong_enough(z, scale, runs, significant, size, least, min(threshold, float(cut))):
             top, bottom, strength = int(runs[0][column]), int(runs[1][column]), float(runs[2][column])
             span = int(edges[top]), int(min(edges[bottom] + size, rows))
-            defect = _measure(residual, work, good, column, *span, size, neighbours, noise, strength)
+            defect = _measure(residual, mask, cut, column, *span, size, neighbours, noise, strength)
             if defect is None:
                 z[top : bottom + 1, column] = 0.0
                 continue
@@ -107,6 +107,19 @@ def find_columns(
             if abs(defect.level) > threshold and defect.length >= least:
                 found.append(defect)
     return sorted(_join(found), key=lambda d: (d.column, d.first))
+
+
+def _cut_off(residual, mask, rows, columns, cut) -> tuple[np.ndarray, np.ndarray | None]:
+    """(float32 part of the map, cut at ±`cut`, 0 where it is not good; where it is good, None when everywhere)."""
+    part = residual[rows, columns]
+    good = np.isfinite(part)
+    if mask is not None:
+        good &= ~mask[rows, columns]
+    work = np.clip(part, -cut, cut, dtype=np.float32)
+    if good.all():
+        return work, None
+    work[~good] = 0
+    return work, good
 
 
 def _strong_enough(z, scale, runs, columns, size, least, threshold) -> list[int]:
@@ -154,15 +167,19 @@ def _best_runs(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _measure(
-    residual, work, good, column, start, stop, size, neighbours, noise, strength
+    residual, mask, cut, column, start, stop, size, neighbours, noise, strength
 ) -> ColumnDefect | None:
     """Refine the ends of a run and measure its level."""
-    rows, columns = residual.shape
-    side = np.r_[max(column - neighbours, 0) : column, column + 1 : min(column + neighbours + 1, columns)]
-    around = np.where(good[:, side], work[:, side], np.nan)
-    reference = np.nan_to_num(_row_medians(around))
+    rows = len(residual)
+    first = max(column - neighbours, 0)
+    around, good = _cut_off(residual, mask, slice(None), slice(first, column + neighbours + 1), cut)
+    own = around[:, column - first]
+    valid = np.ones(rows, bool) if good is None else good[:, column - first]
+    if good is not None:
+        around[~good] = np.nan
+    reference = np.nan_to_num(_row_medians(np.delete(around, column - first, axis=1)))
     reference, _ = running_mean(reference, min(101, rows - 1 + rows % 2))
-    series = np.where(good[:, column], work[:, column] - reference, 0.0)
+    series = np.where(valid, own - reference, 0.0)
     # Without its half blocks at the ends, which may lie outside; a run of one (last, short) block is taken whole.
     inner = slice(start + size // 2, stop - size // 2) if stop - start > size else slice(start, stop)
     half = 0.5 * float(np.mean(series[inner]))
@@ -170,10 +187,8 @@ def _measure(
     start, stop = _larger_part(series, start, stop, noise)
     if stop <= start:
         return None
-    values = (
-        residual[start:stop, column][good[start:stop, column]]
-        - reference[start:stop][good[start:stop, column]]
-    )
+    inside = start + np.flatnonzero(valid[start:stop])
+    values = residual[inside, column] - reference[inside]
     if values.size < 3:
         return None
     level = clipped(values.astype(float), 4.0, rounded=0)
@@ -306,8 +321,6 @@ def measure_hot_pixels(
     chance : float
         A pixel is not repeatable when stable pixels scatter as much in this share of cases.
     """
-    from scipy.special import gammaincc
-
     rows, columns = np.divmod(pixels, background.shape[1])
     values = (
         np.stack([np.asarray(f)[rows, columns] for f in frames]).astype(float)
@@ -325,7 +338,9 @@ def measure_hot_pixels(
         variance_total = variance + (0.01 * mean) ** 2
         chi2 = np.where(good, (values - mean) ** 2, 0).sum(axis=0) / variance_total
         dof = np.maximum(n - 1, 1)
-        repeatable = (n < 2) | (gammaincc(dof / 2, chi2 / 2) > chance)
+        repeatable = n < 2
+        for k in np.unique(dof):
+            repeatable |= (dof == k) & (gamma_tail(k / 2, chi2 / 2) > chance)
         level_err = np.sqrt(variance / n)
     level = mean - background[rows, columns]
     order = np.argsort(-level, kind="stable")

@@ -125,7 +125,10 @@ def _cells(values: list, kind: str) -> list[str]:
     if kind in _FLOATS:
         return [_float_text(value) for value in values]
     if kind == "string":
-        return [_NULL if value is None else _quoted(str(value)) for value in values]
+        texts = {
+            value: _NULL if value is None else _quoted(str(value)) for value in set(values)
+        }  # few differ
+        return [texts[value] for value in values]
     return [_NULL if value is None else str(value) for value in values]
 
 

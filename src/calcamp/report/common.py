@@ -732,7 +732,8 @@ def _draw_hk(figure, keys, rows, table, times, xlabel, bounds) -> None:
     for k, key in enumerate(keys):
         row, column = divmod(k, 3)
         bottom = 1 - (0.18 + (row + 1) * 1.12 - 0.12) / height
-        ax = figure.add_axes((0.065 + column * 0.325, bottom, 0.265, 0.82 / height))
+        rect = (0.065 + column * 0.325, bottom, 0.265, 0.82 / height)
+        ax = fig.panel(figure, rect, x=k + 3 >= len(keys), y=True)
         part = table.select(key=key)
         x = fig.abscissa(part["obsid"], times)
         mean, low, high = part.floats("mean"), part.floats("min"), part.floats("max")
@@ -743,7 +744,6 @@ def _draw_hk(figure, keys, rows, table, times, xlabel, bounds) -> None:
             ax.plot(x, commanded, color="#888888", linewidth=0.8, zorder=0)
         _hk_limits(ax, np.concatenate([mean, low, high, commanded]), bounds.get(str(key)))
         fig.panel_title(ax, str(key), fontsize=6.5, parse_math=False)
-        fig.bare(ax, x=k + 3 >= len(keys), y=True)
         if not np.isfinite(mean).any():
             ax.text(
                 0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center", color="#888888"

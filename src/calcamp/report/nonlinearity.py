@@ -201,8 +201,7 @@ def lamp(data: ReportData) -> list:
 
 
 def _draw_lamp(figure, table) -> None:
-    ax = figure.add_axes((0.1, 0.17, 0.88, 0.68))
-    fig.bare(ax, x=True, y=True)
+    ax = fig.panel(figure, (0.1, 0.17, 0.88, 0.68), x=True, y=True)
     time, level = table.floats("time") / 60, table.floats("level")
     lamp_, track = 100 * (table.floats("lamp") - 1), 100 * (table.floats("track") - 1)
     for keep, colour, marker in ((level == 0, "red", "s"), (level > 0, "blue", "o")):

@@ -123,8 +123,8 @@ def _temperature(ctx: runner.Context, frames) -> tuple[float, float]:
     values = []
     for exposure in frames:
         if exposure.hk:
-            summary = read_hk(exposure.folder / exposure.hk).summary()
             keys = (f"CCD{ctx.ccd}_TEMP_T", f"CCD{ctx.ccd}_TEMP_B")
+            summary = read_hk(exposure.folder / exposure.hk).summary(keys)
             values += [
                 summary[k].mean + 273.15 for k in keys if k in summary and math.isfinite(summary[k].mean)
             ]
