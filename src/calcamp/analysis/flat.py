@@ -9,6 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from calcamp.analysis.ptc import FDR
+from calcamp.analysis.splines import spline_matrix
 from calcamp.analysis.statistics import NAN, about, fit_linear
 from calcamp.analysis.tiles import BAND, ColumnScan, TileScan, bands, block_sums, strips, tile_means
 
@@ -199,8 +200,6 @@ def illumination_model(image: np.ndarray, mask: np.ndarray | None = None, box: i
     Means of good pixels (masked ones, and those beyond 30 % of the box, left out); a cubic spline between the
     centres of the boxes, which reach to the edges of the image. Boxes without pixels take their neighbours' mean.
     """
-    from scipy.interpolate import RectBivariateSpline
-
     rows, columns = (
         np.unique(np.linspace(0, n, max(n // box, 4) + 1).round().astype(int)) for n in image.shape
     )
@@ -228,8 +227,13 @@ def illumination_model(image: np.ndarray, mask: np.ndarray | None = None, box: i
     centres = [0.5 * (e[1:] + e[:-1]) - 0.5 for e in (rows, columns)]
     mean, down = _to_edges(mean, centres[0], image.shape[0])
     mean, across = _to_edges(mean.T, centres[1], image.shape[1])
-    spline = RectBivariateSpline(down, across, mean.T, kx=3, ky=3, s=0)
-    return spline(np.arange(image.shape[0]), np.arange(image.shape[1])).astype(np.float32)
+    along, over = (
+        spline_matrix(nodes, np.arange(size)) for nodes, size in zip((down, across), image.shape, strict=True)
+    )
+    # Splines of a grid are those of its rows and columns; about the mean, single precision is enough.
+    middle = float(mean.mean())
+    rest = (along @ (mean.T - middle)).astype(np.float32) @ over.T.astype(np.float32)
+    return rest + np.float32(middle)
 
 
 def _to_edges(grid: np.ndarray, centres: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from calcamp.analysis.splines import spline_matrix
 from calcamp.analysis.statistics import NAN, about
 
 FDR = 65536.0  # ADU above offset
@@ -189,11 +190,9 @@ def spline_basis(signal: np.ndarray, knots: np.ndarray) -> np.ndarray:
 
     Without a condition at its ends (not-a-knot): a response is straight neither at 0 nor where the levels end.
     """
-    from scipy.interpolate import CubicSpline
-
     whole = np.concatenate([[0.0], knots])
-    basis = CubicSpline(whole, np.eye(len(whole)))(np.clip(signal, 0.0, whole[-1]))
-    return basis[:, 1:]
+    signal = np.asarray(signal, float)
+    return spline_matrix(whole, np.clip(signal, 0.0, whole[-1]).reshape(-1))[:, 1:].reshape(*signal.shape, -1)
 
 
 def choose_knots(levels: np.ndarray) -> np.ndarray:

@@ -33,6 +33,7 @@ def sections(data: ReportData) -> list[Section]:
 def curve(data: ReportData) -> list:
     """Extremes and curves with their error bands."""
     table, line, points = data.table("nl"), data.table("nl_curve"), data.table("nl_points")
+    tiles = data.table("nl_tiles")
     if table is None or line is None:
         return data.missing("nl", "nl_curve")
     blocks: list = [
@@ -48,8 +49,8 @@ def curve(data: ReportData) -> list:
         ),
         data.figures.make(
             "nl_curve",
-            "Non-linearity against measured signal (log): curve with its 1 σ band, and the exposures (measured over expected; the lamp's jitter, common to all, is taken off).",
-            lambda f: _curve_panels(f, line, points, True),
+            "Non-linearity against measured signal (log): curve with its 1 σ band, the exposures (orange) and groups of tiles (grey): measured over expected; the lamp's jitter, common to all, is taken off.",
+            lambda f: _curve_panels(f, line, points, True, tiles),
             height=2.8,
         ),
         data.figures.make(
@@ -104,13 +105,16 @@ def raw_flux(data: ReportData) -> list:
     ]
 
 
-def _curve_panels(figure, line, points, logarithmic: bool) -> None:
+def _curve_panels(figure, line, points, logarithmic: bool, tiles=None) -> None:
     def draw(ax, part):
         def scale(v):
             return np.log10(v) if logarithmic else KILO * v
 
         x, y, e = (part.floats(n) for n in ("signal", "nonlinearity", "nonlinearity_err"))
         ax.axhline(0, color="#bbbbbb", linewidth=0.6, zorder=0)
+        if tiles is not None and len(tiles):
+            own = tiles.select(ccd=part["ccd"][0], quadrant=part["quadrant"][0])
+            ax.plot(scale(own.floats("signal")), own.floats("deviation"), ".", color="#999999", markersize=1.5, markeredgewidth=0)  # fmt: skip
         if points is not None:
             own = points.select(ccd=part["ccd"][0], quadrant=part["quadrant"][0])
             keep = own.floats("exptime") > 0
@@ -170,7 +174,57 @@ def residuals(data: ReportData) -> list:
             ),
             height=2.6,
         ),
+        *tile_residuals(data),
     ]
+
+
+def tile_residuals(data: ReportData) -> list:
+    """Residuals of bright and dark tiles against their own signal."""
+    tiles = data.table("nl_tiles")
+    if tiles is None:
+        return data.missing("nl_tiles")
+
+    def panel(ax, part):
+        x, group = np.log10(np.maximum(part.floats("signal"), 1.0)), part.floats("group")
+        y, e = part.floats("residual"), part.floats("residual_err")
+        ax.axhline(0, color="#bbbbbb", linewidth=0.6, zorder=0)
+        for keep, colour, marker in _groups(group):
+            fig.points(ax, x[keep], y[keep], e[keep], fig.COLOURS[colour], marker, line=False)
+        return [y[e < 0.05]]
+
+    entries = {
+        text: {"color": fig.COLOURS[colour], "marker": marker, "linewidth": 0}
+        for text, (colour, marker) in zip(
+            ("darkest eighth", "middle", "brightest eighth"), GROUPS, strict=True
+        )
+    }
+    return [
+        data.figures.make(
+            "nl_residual_tiles",
+            "Tiles against their own signal: signal after correction over illumination times model, minus one, means of the darkest, middle and brightest "
+            "tiles of each level. Lamp and shutter are the same for all tiles of an exposure: a curve that is wrong between their signals sets the three apart.",
+            lambda f: curves(
+                f,
+                tiles,
+                panel,
+                "log₁₀ signal of the tiles [ADU]",
+                "residual [%]",
+                least=0.02,
+                entries=entries,
+            ),
+            height=2.6,
+        )
+    ]
+
+
+GROUPS = (("blue", "o"), ("green", "D"), ("orange", "s"))
+
+
+def _groups(group: np.ndarray):
+    """(rows, colour, marker) of the darkest, the middle and the brightest tiles."""
+    last = group.max(initial=1)
+    middle = np.isin(group, (last // 2, last // 2 + 1))
+    return [(keep, *look) for keep, look in zip((group == 1, middle, group == last), GROUPS, strict=True)]
 
 
 def lamp(data: ReportData) -> list:
@@ -194,6 +248,15 @@ def lamp(data: ReportData) -> list:
             height=2.2,
         )
     )
+    if shutter is not None:
+        blocks.append(
+            data.figures.make(
+                "nl_shutter",
+                "Shutter offset: the chamber's table, what these exposures say alone, and both together (the result), as probability densities of height 1.",
+                lambda f: _draw_shutter(f, next(iter(shutter.rows()))),
+                height=1.9,
+            )
+        )
     flux = data.table("nl_flux")
     if flux is not None:
         blocks.append(plain_table(flux, caption="Flux by quadrant and filter slot", limit=24))
@@ -216,6 +279,29 @@ def _draw_lamp(figure, table) -> None:
         "track": {"color": "#333333"},
     }
     fig.legend(figure, entries)
+
+
+def _draw_shutter(figure, row) -> None:
+    """Densities of t0 before and after the exposures are looked at."""
+    t0, err, table, table_err = (row.get(n) for n in ("t0", "t0_err", "table", "table_err"))
+    if t0 is None or not err:
+        raise fig.NoData("no shutter offset was fitted")
+    known = {"result": (t0, err, "blue")}
+    if table is not None and table_err:
+        known["table"] = (table, table_err, "orange")
+        weight = 1 / err**2 - 1 / table_err**2  # the result holds the table as one measurement
+        if weight > 0:
+            alone = (t0 / err**2 - table / table_err**2) / weight
+            known["exposures alone"] = (alone, weight**-0.5, "green")
+    ax = figure.add_axes((0.1, 0.22, 0.88, 0.6))
+    fig.bare(ax, x=True, y=True)
+    widest = max(e for _, e, _ in known.values())
+    middle = [v for v, _, _ in known.values()]
+    x = np.linspace(min(middle) - 3.5 * widest, max(middle) + 3.5 * widest, 1001)
+    for value, error, colour in known.values():
+        ax.plot(1e3 * x, np.exp(-0.5 * ((x - value) / error) ** 2), color=fig.COLOURS[colour])
+    fig.axis_labels(figure, "true − commanded exposure time [ms]", "density")
+    fig.legend(figure, {name: {"color": fig.COLOURS[c]} for name, (_, _, c) in known.items()})
 
 
 def saturation(data: ReportData) -> list:

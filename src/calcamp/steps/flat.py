@@ -120,14 +120,30 @@ def _save(ctx: runner.Context, column: int | None, stacks: dict) -> None:
         return
     import numpy as np
 
-    arrays = {}
-    for quadrant, stack in stacks.items():
-        made = stack.finish()
-        for name in ("sum1", "sum2", "count1", "count2", "noise"):
-            arrays[f"{quadrant}_{name}"] = getattr(made, name)
-        arrays[f"{quadrant}_about"] = np.array([made.flux, made.frames, made.rejected], float)
-    with (ctx.into / f"stack_col{column:03d}.npz").open("wb") as out:
-        np.savez(out, **arrays)
+    with (ctx.into / f"stack_col{column:03d}.npy").open("wb") as out:
+        # One array after another: an archive would take checksums that the record takes too.
+        np.save(out, np.array(list(stacks)))
+        for stack in stacks.values():
+            made = stack.finish()
+            np.save(out, np.array([made.flux, made.frames, made.rejected], float))
+            for name in _SUMS:
+                np.save(out, getattr(made, name))
+
+
+_SUMS = ("sum1", "sum2", "count1", "count2", "noise")
+
+
+def _load(path):
+    """{quadrant: `calcamp.analysis.flat.StackResult`} as `_save` left them, one after another."""
+    import numpy as np
+
+    from calcamp.analysis.flat import StackResult
+
+    with path.open("rb") as source:
+        for quadrant in np.load(source, allow_pickle=False).tolist():
+            flux, frames, rejected = np.load(source, allow_pickle=False)
+            sums = [np.load(source, allow_pickle=False) for _ in _SUMS]
+            yield quadrant, StackResult(*sums, flux, int(frames), int(rejected))
 
 
 def _write_individual(ctx: runner.Context, lit, models: dict) -> None:
@@ -143,17 +159,20 @@ def _write_individual(ctx: runner.Context, lit, models: dict) -> None:
     )
 
 
+def _area(ctx: runner.Context, frame, quadrant: str):
+    """Image area of a quadrant of a stored frame, canonical: a view."""
+    from calcamp.detector.arrays import quadrant_view
+
+    return quadrant_view(frame, quadrant, ctx.detector)[ctx.detector.region("img", trimmed=False)]
+
+
 def _whole(ctx: runner.Context, areas: dict, fill):
     """Stored frame from image areas."""
     import numpy as np
 
-    from calcamp.detector.arrays import quadrant_view
-
-    dtype = next(iter(areas.values())).dtype
-    frame = np.full(ctx.detector.ccd_shape, fill, dtype)
-    region = ctx.detector.region("img", trimmed=False)
+    frame = np.full(ctx.detector.ccd_shape, fill, next(iter(areas.values())).dtype)
     for quadrant, area in areas.items():
-        quadrant_view(frame, quadrant, ctx.detector)[region] = area
+        _area(ctx, frame, quadrant)[...] = area
     return frame
 
 
@@ -163,7 +182,7 @@ def masterflat(ctx: runner.Context) -> None:
     columns = sorted({e.column for e in ctx.exposures})
     rows, splits = [], []
     for column in columns:
-        path = ctx.sibling("indivflats") / f"stack_col{column:03d}.npz"
+        path = ctx.sibling("indivflats") / f"stack_col{column:03d}.npy"
         if not path.is_file():
             for quadrant in QUADRANTS:
                 rows.append(_no_master(ctx, column, quadrant, "no usable frame"))
@@ -215,84 +234,74 @@ def _master(ctx: runner.Context, column: int, path, splits: list[dict]) -> list[
     """Master flat of one level: product and rows."""
     import numpy as np
 
-    from calcamp.analysis.flat import StackResult, bf_contrast, illumination_model, measure_prnu
+    from calcamp.analysis.flat import bf_contrast, illumination_model, measure_prnu
     from calcamp.analysis.tiles import expand
     from calcamp.detector.dq import DQ
 
     options, edges = ctx.options, ctx.detector.tile_edges()
-    planes = {name: {} for name in ("FLAT", "ERROR", "LFLAT", "COUNT", "DQ")}
-    rows, header = [], {}
-    with np.load(path, allow_pickle=False) as data:
-        levels = {}
-        for quadrant in QUADRANTS:
-            if f"{quadrant}_about" not in data:
-                rows.append(_no_master(ctx, column, quadrant, "no usable frame"))
-                ctx.flag(
-                    "BADDATAPROD", f"no usable frame of column {column}", quadrant=quadrant, column=column
-                )
-                continue
-            flux, frames, rejected = data[f"{quadrant}_about"]
-            stack = StackResult(
-                *(data[f"{quadrant}_{n}"] for n in ("sum1", "sum2", "count1", "count2", "noise")),
-                flux,
-                int(frames),
-                int(rejected),
-            )
-            mean, count = stack.mean(), stack.count
-            model = illumination_model(mean, count == 0, options.get("box", 25))
-            response = mean / model
-            error = expand(stack.noise / flux, edges) * np.sqrt(np.maximum(response, 0.05))
-            error = (error / np.sqrt(np.maximum(count, 1))).astype(np.float32)
-            half1, half2 = (half / model for half in stack.halves())
-            if (stack.count2 == 0).all():
-                half2 = np.full_like(half1, np.nan)
-            found = measure_prnu(half1, half2, None, edges, options.get("defect_sigma", 5.0))
-            splits += _split(ctx.ccd, column, quadrant, half1, half2)
-            gain = ctx.gains()[quadrant][0]
-            contrast = bf_contrast(flux * gain, options.get("a00", -8.7e-7))
-            levels[quadrant] = float(np.nanmean(model))
-            planes["FLAT"][quadrant] = np.where(count > 0, response, np.float32(np.nan))
-            planes["ERROR"][quadrant] = np.where(count > 0, error, np.float32(np.nan))
-            planes["LFLAT"][quadrant] = model
-            planes["COUNT"][quadrant] = count.astype(np.int16)
-            dq = np.where(count > 0, np.uint32(0), np.uint32(DQ.FLAT_INVALID))
-            dq[np.nan_to_num(response, nan=1.0) <= 0.1] |= np.uint32(DQ.FLAT_INVALID)
-            planes["DQ"][quadrant] = dq
-            header[f"AVFLU_{quadrant}"] = float(flux)
-            rows.append(
-                {
-                    "column": column,
-                    "ccd": ctx.ccd,
-                    "quadrant": quadrant,
-                    "signal": float(flux),
-                    "signal_e": float(flux * gain),
-                    "prnu": found.small,
-                    "prnu_err": found.small_err,
-                    "prnu_corrected": found.small / contrast,
-                    "prnu_corrected_err": found.small_err / contrast,
-                    "prnu_column": found.column,
-                    "prnu_column_err": found.column_err,
-                    "prnu_raw": found.raw,
-                    "master_noise": 100 * float(np.nanmedian(error)),
-                    "rejected": stack.rejected,
-                    "frames": stack.frames,
-                    "n": found.n,
-                    "flag": "" if found.small == found.small else "one frame: no split",
-                }
-            )
+    frames = {
+        name: np.full(ctx.detector.ccd_shape, fill, dtype)
+        for name, fill, dtype in (
+            ("FLAT", 1, np.float32),
+            ("ERROR", 0, np.float32),
+            ("LFLAT", 1, np.float32),
+            ("COUNT", 0, np.int16),
+            ("DQ", int(DQ.NON_IMAGE), np.uint32),
+        )
+    }
+    rows, header, levels = [], {}, {}
+    for quadrant, stack in _load(path):
+        flux, count = stack.flux, stack.count
+        mean, seen = stack.mean(), count > 0
+        model = illumination_model(mean, ~seen, options.get("box", 25))
+        response = mean / model  # NaN where no frame had a value
+        error = expand(stack.noise / flux, edges) * np.sqrt(np.maximum(response, np.float32(0.05)))
+        error /= np.sqrt(np.maximum(count, 1)).astype(np.float32)
+        half1, half2 = (half / model for half in stack.halves())
+        if not stack.count2.any():
+            half2 = np.full_like(half1, np.nan)
+        found = measure_prnu(half1, half2, None, edges, options.get("defect_sigma", 5.0))
+        splits += _split(ctx.ccd, column, quadrant, half1, half2)
+        gain = ctx.gains()[quadrant][0]
+        contrast = bf_contrast(flux * gain, options.get("a00", -8.7e-7))
+        levels[quadrant] = float(np.nanmean(model, dtype=np.float64))
+        planes = {"FLAT": response, "ERROR": error, "LFLAT": model, "COUNT": count}
+        planes["DQ"] = np.where(response > 0.1, np.uint32(0), np.uint32(DQ.FLAT_INVALID))
+        for name, plane in planes.items():
+            _area(ctx, frames[name], quadrant)[...] = plane
+        header[f"AVFLU_{quadrant}"] = float(flux)
+        rows.append(
+            {
+                "column": column,
+                "ccd": ctx.ccd,
+                "quadrant": quadrant,
+                "signal": float(flux),
+                "signal_e": float(flux * gain),
+                "prnu": found.small,
+                "prnu_err": found.small_err,
+                "prnu_corrected": found.small / contrast,
+                "prnu_corrected_err": found.small_err / contrast,
+                "prnu_column": found.column,
+                "prnu_column_err": found.column_err,
+                "prnu_raw": found.raw,
+                "master_noise": 100 * float(np.nanmedian(error[::4, ::4])),
+                "rejected": stack.rejected,
+                "frames": stack.frames,
+                "n": found.n,
+                "flag": "" if found.small == found.small else "one frame: no split",
+            }
+        )
+    for quadrant in QUADRANTS:
+        if quadrant not in levels:
+            rows.append(_no_master(ctx, column, quadrant, "no usable frame"))
+            ctx.flag("BADDATAPROD", f"no usable frame of column {column}", quadrant=quadrant, column=column)
     if not levels:
         return rows
     # The large-scale flat is relative to the mean of the CCD, gains taken out with the nominal ratio of levels.
     average = sum(levels.values()) / len(levels)
-    planes["LFLAT"] = {q: (m / np.float32(average)).astype(np.float32) for q, m in planes["LFLAT"].items()}
-    fills = {
-        "FLAT": np.float32(1),
-        "ERROR": np.float32(0),
-        "LFLAT": np.float32(1),
-        "COUNT": 0,
-        "DQ": int(DQ.NON_IMAGE),
-    }
-    images = [(name, _whole(ctx, planes[name], fills[name]), "", {}) for name in planes]
+    for quadrant in levels:
+        _area(ctx, frames["LFLAT"], quadrant)[...] /= np.float32(average)
+    images = [(name, frame, "", {}) for name, frame in frames.items()]
     nm = wavelength(ctx)
     ctx.write_product(
         "flat",
