@@ -148,36 +148,32 @@ def masters(data: ReportData) -> list:
                 height=2.55,
             )
         )
-    first = {int(p.name.split("CCD")[1][0]): p for p in files if p.name.split("_")[3] == levels[0]}
+    histogram = data.table("flat_histogram")
+    if histogram is None:
+        return [*blocks, *data.missing("flat_histogram")]
+    first = histogram.distinct("column")[0]
     blocks.append(
         data.figures.make(
             "flat_histogram",
-            f"Distribution of the response of the pixels, {levels[0]}, with the limits of dead, low, high and over pixels.",
-            lambda f: _draw_histogram(f, first, data),
+            f"Distribution of the response of the pixels, column {first}, with the limits of dead, low, high and over pixels.",
+            lambda f: _draw_histogram(f, histogram.select(column=first)),
             height=2.2,
         )
     )
     return blocks
 
 
-def _draw_histogram(figure, files, data) -> None:
-    from calcamp.data.fitsfile import read_image
-    from calcamp.detector.arrays import quadrant_view
-
+def _draw_histogram(figure, table) -> None:
     axes = fig.ccd_panels(figure)
-    edges = np.linspace(0, 2, 201)
-    region = data.detector.region("img", trimmed=False)
-    for ccd, path in files.items():
-        flat = read_image(path, "FLAT", verify=False)[0]
+    for ccd, ax in axes.items():
         for quadrant in ("E", "F", "G", "H"):
-            values = quadrant_view(flat, quadrant, data.detector)[region]
-            counts, _ = np.histogram(values[np.isfinite(values)], edges)
-            axes[ccd].step(
-                0.5 * (edges[1:] + edges[:-1]),
-                np.where(counts > 0, counts, np.nan),
-                where="mid",
-                color=fig.QUADRANT_COLOURS[quadrant],
-                linewidth=0.8,
+            part = table.select(ccd=ccd, quadrant=quadrant)
+            if not len(part):
+                continue
+            counts = np.full(201, np.nan)
+            counts[np.rint(100 * part.floats("response")).astype(int)] = part.floats("pixels")
+            ax.step(
+                np.arange(201) / 100, counts, where="mid", color=fig.QUADRANT_COLOURS[quadrant], linewidth=0.8
             )
     for ax in axes.values():
         ax.set_yscale("log")

@@ -180,7 +180,7 @@ def _whole(ctx: runner.Context, areas: dict, fill):
 def masterflat(ctx: runner.Context) -> None:
     """Master flats of each level with error and count, pixel response non-uniformity, large-scale flat."""
     columns = sorted({e.column for e in ctx.exposures})
-    rows, splits = [], []
+    rows, splits, histograms = [], [], []
     for column in columns:
         path = ctx.sibling("indivflats") / f"stack_col{column:03d}.npy"
         if not path.is_file():
@@ -190,7 +190,12 @@ def masterflat(ctx: runner.Context) -> None:
                     "BADDATAPROD", f"no usable frame of column {column}", quadrant=quadrant, column=column
                 )
             continue
-        rows += _master(ctx, column, path, splits)
+        rows += _master(ctx, column, path, splits, histograms)
+    ctx.write_table(
+        "flat_histogram",
+        table(histograms, "column ccd quadrant response pixels"),
+        descriptions={"response": "middle of a bin of 0.01; 0 and 2 hold what lies beyond"},
+    )
     ctx.write_table(
         "flat_split",
         table(splits, "column ccd quadrant half1 half2"),
@@ -230,7 +235,7 @@ def _no_master(ctx, column, quadrant, flag) -> dict:
     return {"column": column, "ccd": ctx.ccd, "quadrant": quadrant, **dict.fromkeys([*names.split(), *errors], math.nan), "frames": 0, "n": 0, "flag": flag}  # fmt: skip
 
 
-def _master(ctx: runner.Context, column: int, path, splits: list[dict]) -> list[dict]:
+def _master(ctx: runner.Context, column: int, path, splits: list[dict], histograms: list[dict]) -> list[dict]:
     """Master flat of one level: product and rows."""
     import numpy as np
 
@@ -262,6 +267,7 @@ def _master(ctx: runner.Context, column: int, path, splits: list[dict]) -> list[
             half2 = np.full_like(half1, np.nan)
         found = measure_prnu(half1, half2, None, edges, options.get("defect_sigma", 5.0))
         splits += _split(ctx.ccd, column, quadrant, half1, half2)
+        histograms += _histogram(ctx.ccd, column, quadrant, response)
         gain = ctx.gains()[quadrant][0]
         contrast = bf_contrast(flux * gain, options.get("a00", -8.7e-7))
         levels[quadrant] = float(np.nanmean(model, dtype=np.float64))
@@ -331,6 +337,20 @@ def _split(ccd: int, column: int, quadrant: str, half1, half2, size: int = 300) 
     pairs = 100 * (pairs[np.isfinite(pairs).all(axis=1)].astype(float) - 1)
     keys = {"column": column, "ccd": ccd, "quadrant": quadrant}
     return [{**keys, "half1": round(a, 4), "half2": round(b, 4)} for a, b in pairs.tolist()]
+
+
+def _histogram(ccd: int, column: int, quadrant: str, response) -> list[dict]:
+    """Pixels by response in bins of 0.01, empty bins left out."""
+    import numpy as np
+
+    scaled = response * np.float32(100)
+    scaled += np.float32(0.5)
+    known = np.isfinite(scaled)
+    if not known.all():
+        scaled = scaled[known]
+    counts = np.bincount(np.clip(scaled, 0, 200, out=scaled).astype(np.int16).reshape(-1), minlength=201)
+    keys = {"column": column, "ccd": ccd, "quadrant": quadrant}
+    return [{**keys, "response": k / 100, "pixels": int(counts[k])} for k in np.flatnonzero(counts)]
 
 
 # ---- mask -------------------------------------------------------------------------------------------------
