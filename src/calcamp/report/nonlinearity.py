@@ -293,8 +293,7 @@ def _draw_shutter(figure, row) -> None:
         if weight > 0:
             alone = (t0 / err**2 - table / table_err**2) / weight
             known["exposures alone"] = (alone, weight**-0.5, "green")
-    ax = figure.add_axes((0.1, 0.22, 0.88, 0.6))
-    fig.bare(ax, x=True, y=True)
+    ax = fig.panel(figure, (0.1, 0.22, 0.88, 0.6), x=True, y=True)
     widest = max(e for _, e, _ in known.values())
     middle = [v for v, _, _ in known.values()]
     x = np.linspace(min(middle) - 3.5 * widest, max(middle) + 3.5 * widest, 1001)
