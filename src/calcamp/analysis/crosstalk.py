@@ -124,8 +124,8 @@ def fit_victim(
 
     All sources are fitted together, each also shifted by up to `lags` pixels along the read-out, with a level
     of its own for each patch of each frame: spots of several channels overlap, and halos and background differ
-    from place to place. Pixels farther than `clip` from a first fit are left out of the second: cosmic rays and
-    unstable pixels. Early and late parts have a prior about zero of `LAG_PRIOR` times the coupling, so
+    from place to place. Pixels farther than `clip` from the fit are left out of the next, until they stay the
+    same: cosmic rays, hot and unstable pixels. Early and late parts have a prior about zero of `LAG_PRIOR` times the coupling, so
     that a strong coupling shows its own and a weak one is not drowned by what nobody could see.
 
     Parameters
@@ -155,24 +155,59 @@ def fit_victim(
         _patch_system(patches[:, j], victim, own[j], columns, lit[j], full, lags)
         for j in range(patches.shape[1])
     ]
-    first = _Normal(len(columns))
+    noise = float(np.median([_spread(s) for s in systems if s[0]] or [NAN]))
+    # What no coupling can be goes before the first fit: a hot column would turn its answer, and that the next clip.
+    keep = [s[3] & ~_beyond(s, clip * noise) for s in systems]
+    clipped = 0
+    for _ in range(_PASSES):
+        normal = _Normal(len(columns))
+        for (active, design, data, _, frames), good in zip(systems, keep, strict=True):
+            normal.add(active, design, data, good, frames)
+        solution, _ = normal.solve()
+        if solution is None:
+            return _nothing("sources cannot be told apart", normal.n)
+        limit, before = clip * normal.robust, clipped
+        keep = [s[3] & ~_far(s, solution, limit) for s in systems]
+        clipped = sum(int((s[3] & ~good).sum()) for s, good in zip(systems, keep, strict=True))
+        if clipped == before:
+            break
+    systems = [(*s[:3], good, s[4]) for s, good in zip(systems, keep, strict=True)]
+    second = _Normal(len(columns))
     for system in systems:
-        first.add(*system)
-    solution, _ = first.solve()
-    if solution is None:
-        return _nothing("sources cannot be told apart", first.n)
-    second, clipped = _Normal(len(columns)), 0
-    for k, (active, design, data, good, frames) in enumerate(systems):
-        if not active:
-            continue
-        rest = data - design @ solution[active]
-        rest = rest - _group_median(rest, good, frames)
-        limit = clip * first.robust
-        far = good & ((np.abs(rest) > limit) | _standing(rest, good, frames, limit))
-        clipped += int(far.sum())
-        systems[k] = (active, design, data, good & ~far, frames)
-        second.add(*systems[k])
+        second.add(*system)
     return _couplings(second, systems, columns, sources, clipped)
+
+
+#: Fits with pixels that are far from the one before left out.
+_PASSES = 4
+#: No coupling is larger: what stands out by more is a hot pixel or a cosmic ray.
+_LARGEST = 2e-3
+
+
+def _spread(system) -> float:
+    """Noise of a patch from its median deviation; rounding in mind."""
+    _, _, data, good, frames = system
+    rest = np.abs(data - _group_median(data, good, frames))[good]
+    return max(1.4826 * float(np.median(rest)), 0.8) if rest.size else 0.8
+
+
+def _beyond(system, limit: float) -> np.ndarray:
+    """Pixels farther from their frame's median than the largest coupling of what lies over them could make them."""
+    _, design, data, good, frames = system
+    if not design.size:
+        return np.zeros(data.shape, bool)
+    reach = limit + _LARGEST * np.maximum(design.max(axis=1), 0.0)
+    return np.abs(data - _group_median(data, good, frames)) > reach
+
+
+def _far(system, solution: np.ndarray, limit: float) -> np.ndarray:
+    """Pixels far from a fit, in one frame or in the mean of all."""
+    active, design, data, good, frames = system
+    if not active:
+        return np.zeros(data.shape, bool)
+    rest = data - design @ solution[active]
+    rest = rest - _group_median(rest, good, frames)
+    return (np.abs(rest) > limit) | _standing(rest, good, frames, limit)
 
 
 def _nothing(reason: str, n: int = 0, clipped: int = 0) -> Coupling:

@@ -127,7 +127,7 @@ def _step(data: ReportData) -> list:
     text = (
         f"The middle of the scan was at {nominal:.3f} mm: best focus is {1000 * (found - nominal):+.1f} µm from it. "
         f"To use it: calcamp chamber set-focus {data.verdict.get('chamber') or 'PROFILE'} "
-        f"{data.verdict.get('session') or 'SESSION'}/{data.test}"
+        f"{'/'.join(data.folder.resolve().parts[-3:])}"
     )
     return [Note(text, "info")]
 
@@ -514,7 +514,7 @@ def _draw_pattern(ax, rows: list[dict], long: float) -> None:
     for row in lost:
         colour = fig.COLOURS["red"] if row["status"] == "missing" else "#999999"
         ax.plot(row["x_expected"], row["y_expected"], "s", mfc="none", mec=colour, markersize=7, mew=1.0)
-    below = 0.5 * long  # of 200: 100 px of the full-size CCD
+    below = 0.5 * long  # 100 px of the full-size CCD
     for row, name in [*((r, "phys") for r in found), *((r, "expected") for r in lost)]:
         colour = (
             "black" if name == "phys" else fig.COLOURS["red"] if row["status"] == "missing" else "#999999"
