@@ -260,3 +260,12 @@ def test_brighter_fatter_correction_takes_the_growth_away():
     assert raw > 20 * raw_err
     assert left_err < 1.5 * 1.2e-4  # spec: 1.2e-4 px per 10 kADU of five spots
     assert abs(left) < 3 * left_err + 0.03 * raw
+
+
+def test_a_cosmic_ray_beside_the_spot_is_not_its_peak():
+    light = 5e4 * spot_image(20.2, 19.9, (0.72, 0.72, 0.0), size=48)[:41, :41]
+    stamps = np.array([light, light])
+    stamps[1, 8, 30] = 40_000.0
+    good = np.ones(stamps.shape, bool)
+    made = spots.adaptive_moments(stamps, good, np.zeros(2), stamps / GAIN + NOISE**2)
+    assert made.peak == pytest.approx(light.max())

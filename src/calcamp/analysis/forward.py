@@ -151,8 +151,13 @@ def fit_spot(
         chi2_dof,
         best["worst"],
         n,
-        poor if square > 0 else "no blur is left",
+        (poor or _at_bound(airy, airy_err)) if square > 0 else "no blur is left",
     )
+
+
+def _at_bound(airy: float, err: float) -> str:
+    """Near the bound of the prior mean and deviation say little: the width is an upper limit."""
+    return f"no diffraction seen, below {airy + 1.645 * err:.2g} px" if airy < 2.0 * err else ""
 
 
 def _at_width(stamps, good, start, width: float, gain: float, noise: float) -> dict:

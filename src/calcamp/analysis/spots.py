@@ -126,7 +126,9 @@ class SpotMoments:
     yy: np.ndarray = field(metadata=about("px^2", "pixel taken off"))
     xy: np.ndarray = field(metadata=about("px^2", "positive along +x+y"))
     err: dict = field(metadata=about("as values", "standard errors by name, from the noise of the pixels"))
-    peak: np.ndarray = field(metadata=about("ADU", "highest pixel above background"))
+    peak: np.ndarray = field(
+        metadata=about("ADU", "highest pixel within 3 px of the centre, above background")
+    )
     converged: np.ndarray = field(metadata=about("", "bool"))
 
     @property
@@ -191,7 +193,9 @@ def adaptive_moments(
         return np.where(found, values, NAN)
 
     err = {name: only(s[f"{name}_err"]) for name in ("flux", "x", "y", "xx", "yy", "xy")}
-    peak = np.where(good, image, -np.inf).reshape(n, -1).max(axis=1)
+    # A cosmic ray beside the spot is no peak of it.
+    beside = np.maximum(np.abs(at - x[:, None])[:, None, :], np.abs(at - y[:, None])[:, :, None]) > 3.0
+    peak = np.where(good & ~(beside & found[:, None, None]), image, -np.inf).reshape(n, -1).max(axis=1)
     return SpotMoments(
         only(flux), only(x), only(y), only(xx), only(yy), only(xy), err,
         np.where(np.isfinite(peak), peak, NAN), converged & found,

@@ -406,7 +406,9 @@ def _draw_flux(figure, shapes, lines) -> None:
                 )
                 drawn.append((ax, x, y, SPOT_COLOURS[spot]))
     fig.robust_limits(axes, drawn, least=0.5)
-    fig.share_limits(axes, y=False)
+    longest = max((np.nanmax(x) for _, x, _, _ in drawn), default=1.0)
+    for ax in axes.values():
+        ax.set_xlim(0, 1.06 * longest)
     fig.axis_labels(figure, "exposure time [s]", "flux / (rate (t + t0)) − 1 [%]")
     fig.legend(figure, spot_entries())
 

@@ -52,7 +52,7 @@ def growth(data: ReportData) -> list:
     cells = {
         kind: {
             (r["ccd"], r["quadrant"]): Cell(
-                with_error(r.get("slope"), r.get("slope_err")), "" if is_number(r.get("slope")) else "none"
+                _thousandths(r, "slope"), "" if is_number(r.get("slope")) else "none"
             )
             for r in table.rows()
             if r["kind"] == kind
@@ -65,7 +65,7 @@ def growth(data: ReportData) -> list:
             "against the peak of the spot (were it centred on a pixel), spot by spot; the value is the mean over the spots of a "
             "quadrant, with their differences in the error. Widths: 2.3548 σ of a Gaussian integrated over the pixels, pixel not included."
         ),
-        *(Beam(cells[kind], f"Growth of the FWHM, {kind} [px per 10 kADU of peak]") for kind in kinds),
+        *(Beam(cells[kind], f"Growth of the FWHM, {kind} [10⁻³ px per 10 kADU of peak]") for kind in kinds),
     ]
     if "corrected" in kinds:
         blocks.insert(
@@ -86,7 +86,8 @@ def growth(data: ReportData) -> list:
             [
                 Cell(f"CCD{r['ccd']} {r['quadrant']}"),
                 Cell(r["kind"]),
-                *(Cell(with_error(r.get(n), r.get(f"{n}_err"))) for n in ("slope_x", "slope_y", "zero")),
+                *(Cell(_thousandths(r, n)) for n in ("slope_x", "slope_y")),
+                Cell(with_error(r.get("zero"), r.get("zero_err"))),
                 Cell(number(r.get("n"))),
                 Cell(r.get("flag") or "", "fail" if r.get("flag") else "", align="l"),
             ]
@@ -94,8 +95,8 @@ def growth(data: ReportData) -> list:
     header = [
         "Quadrant",
         "",
-        "Growth x [px/10 kADU]",
-        "Growth y [px/10 kADU]",
+        "Growth x [10⁻³ px/10 kADU]",
+        "Growth y [10⁻³ px/10 kADU]",
         "FWHM at no signal [px]",
         "Spots",
         "Remark",
@@ -106,6 +107,11 @@ def growth(data: ReportData) -> list:
         )
     )
     return blocks
+
+
+def _thousandths(r: dict, name: str) -> str:
+    value, err = r.get(name), r.get(f"{name}_err")
+    return with_error(1e3 * value, 1e3 * err) if is_number(value) and is_number(err) else "–"
 
 
 def _draw_growth(figure, psf, spots) -> None:
@@ -171,12 +177,50 @@ def kernel(data: ReportData) -> list:
 
 
 def forward(data: ReportData) -> list:
+    """Means of the posteriors over the spots of each quadrant; spots whose fit is poor by name."""
     table = data.table("forward")
     text = (
-        "Posterior of a forward model fitted to the stamps of a spot at all levels together: diffraction pattern and "
-        "Gaussian blur of the optics, Gaussian diffusion that grows with the signal, integrated over the pixels."
+        "Posterior of a forward model fitted to the stamps of a spot at all levels together: a diffraction pattern, a "
+        "Gaussian blur (optics and diffusion of charge, which one mirror position cannot tell apart) that grows with the signal, "
+        "integrated over the pixels. FWHM, px; growth of the blur's σ² per 10 kADU of peak; means over the spots of a quadrant, "
+        "errors are those of these spots. Worst: largest residual of any pixel, in errors."
     )
-    return [Text(text), plain_table(table, caption="Posterior mean and standard deviation")]
+    rows, poor = [], []
+    for ccd in table.distinct("ccd"):
+        for quadrant in QUADRANTS:
+            members = table.select(ccd=ccd, quadrant=quadrant).rows()
+            if not members:
+                continue
+            poor += [f"CCD{ccd} {quadrant}{r['spot']} ({r['flag']})" for r in members if r["flag"]]
+            cells = [Cell(f"CCD{ccd} {quadrant}")]
+            for name, factor in (("airy", 1.0), ("blur", 1.0), ("growth", 1e3)):
+                good = [r for r in members if is_number(r[name]) and is_number(r[f"{name}_err"])]
+                n = max(len(good), 1)
+                mean = factor * sum(r[name] for r in good) / n
+                err = factor * sum(r[f"{name}_err"] ** 2 for r in good) ** 0.5 / n
+                cells.append(Cell(with_error(mean, err) if good else "–"))
+            for name in ("chi2_dof", "worst"):
+                cells.append(
+                    Cell(number(max((r[name] for r in members if is_number(r[name])), default=None), 3))
+                )
+            rows.append([*cells, Cell(number(len(members)))])
+    header = [
+        "Quadrant",
+        "Diffraction [px]",
+        "Blur [px]",
+        "Growth [10⁻³ px²]",
+        "Highest χ²/dof",
+        "Worst",
+        "Spots",
+    ]
+    blocks: list = [
+        Text(text),
+        TableBlock(header, rows, "Forward model; spot by spot in tables/forward.ecsv", compact=True),
+    ]
+    if poor:
+        more = f" and {len(poor) - 12} more" if len(poor) > 12 else ""
+        blocks.append(Note(f"Remarks: {', '.join(poor[:12])}{more}.", "warning"))
+    return blocks
 
 
 def shape(data: ReportData) -> list:

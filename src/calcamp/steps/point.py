@@ -469,7 +469,7 @@ def _write_spots(ctx: runner.Context, rows: list[dict]) -> None:
         descriptions={
             "x_ccd": "as in the FITS image, 0-based",
             "fluence": "in the aperture, local level taken off",
-            "peak": "highest pixel above the local level",
+            "peak": "highest pixel within 3 px of the centre, above the local level",
             "peak_centred": "what the peak would be with the spot centred on a pixel",
             "fwhm": "from adaptive moments, sqrt((fwhm_x² + fwhm_y²)/2), pixel taken off",
             "e1": "positive along FITS x",
