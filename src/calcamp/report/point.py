@@ -20,7 +20,6 @@ from calcamp.report.base import (
     is_number,
     label,
     number,
-    plain_table,
     with_error,
 )
 
@@ -317,23 +316,40 @@ def focus_spots(data: ReportData) -> list:
     table = data.table("focus_spots")
     if table is None:
         return data.missing("focus_spots")
-    names = [
-        "ccd",
-        "quadrant",
-        "spot",
-        "focus",
-        "focus_err",
-        "fwhm_best",
-        "fwhm_best_err",
-        "slope",
-        "slope_err",
-    ]
-    names += ["focus_vison", "chi2_dof", "n", "flag"]
     return [
-        plain_table(
-            table, names, "Focus curve of every spot; focus_vison is the vertex of the predecessor's parabola"
-        )
+        spot_matrix(table, "focus", "Best focus of every spot [mm]"),
+        spot_matrix(table, "fwhm_best", "FWHM there [px]"),
+        *spot_remarks(table),
+        Note("Slopes, χ², axes apart and the predecessor's parabola: tables/focus_spots.ecsv.", "info"),
     ]
+
+
+def spot_matrix(table, name: str, caption: str) -> TableBlock:
+    """A quantity of the sixty spots with its errors: quadrants down, the five spots across."""
+    rows = []
+    for ccd in CCDS:
+        for quadrant in QUADRANTS:
+            found = {r["spot"]: r for r in table.select(ccd=ccd, quadrant=quadrant).rows()}
+            cells = []
+            for spot in SPOTS:
+                r = found.get(spot, {})
+                known = is_number(r.get(name))
+                text = with_error(r.get(name), r.get(f"{name}_err")) if known else "–"
+                cells.append(Cell(text, "" if known and not r.get("flag") else "none"))
+            rows.append([Cell(f"CCD{ccd} {quadrant}"), *cells])
+    header = ["Quadrant", *(SPOT_NAMES[spot] for spot in SPOTS)]
+    return TableBlock(header, rows, caption, compact=True)
+
+
+def spot_remarks(table, most: int = 12) -> list:
+    """Spots whose row has a flag, by name."""
+    flagged = [
+        f"{label(r['ccd'], r['quadrant'] + r['spot'])}: {r['flag']}" for r in table.rows() if r.get("flag")
+    ]
+    if not flagged:
+        return []
+    more = f" and {len(flagged) - most} more" if len(flagged) > most else ""
+    return [Note(f"Grey: {'; '.join(flagged[:most])}{more}.", "warning")]
 
 
 # ---- brightness -------------------------------------------------------------------------------------------
@@ -364,22 +380,12 @@ def brightness(data: ReportData) -> list:
         blocks.append(
             data.figures.make("flux_linearity", caption, lambda f: _draw_flux(f, shapes, lines), height=2.4)
         )
-    names = [
-        "ccd",
-        "quadrant",
-        "spot",
-        "rate",
-        "rate_err",
-        "saturation_time",
-        "saturation_time_err",
-        "offset",
-        "offset_err",
+    blocks += [
+        spot_matrix(lines, "saturation_time", "Saturation time of every spot [s]"),
+        spot_matrix(lines, "offset", "Exposure beyond the commanded time, from the line's zero [s]"),
+        *spot_remarks(lines),
+        Note("Rates, widths and χ²: tables/flux_spots.ecsv.", "info"),
     ]
-    blocks.append(
-        plain_table(
-            lines, [*names, "fwhm", "chi2_dof", "n", "flag"], "Flux against exposure time, spot by spot"
-        )
-    )
     return blocks
 
 
