@@ -219,3 +219,24 @@ def test_what_cannot_be_applied_is_refused(rng, mini):
     assert p.prepare(raw, mini, {"offset": "row"}, bias=rows)
     with pytest.raises(p.PrepareError, match="read noise"):
         p.prepare(np.zeros_like(raw), mini).variance("E", 3.5)
+
+
+def test_on_demand_gives_the_same_pixels(rng, mini):
+    raw = raw_frame(rng, mini)
+    raw[100, 300] = 0
+    whole, demand = (p.prepare(raw, mini, {"offset": "smooth"}, on_demand=lazy) for lazy in (False, True))
+    assert demand.frame is None
+    np.testing.assert_array_equal(demand.dq_frame, whole.dq_frame)
+    row, column = np.array([5, 99, 400]), np.array([60, 300, 51])
+    for quadrant in QUADRANTS:
+        part, full = demand.data[quadrant], whole.data[quadrant]
+        assert part.shape == full.shape
+        np.testing.assert_array_equal(part[10:30], full[10:30])
+        np.testing.assert_array_equal(part[::7, 3:90:5], full[::7, 3:90:5])
+        np.testing.assert_array_equal(part[row, column], full[row, column])
+        np.testing.assert_array_equal(demand.image(quadrant)[:], whole.image(quadrant))
+
+
+def test_on_demand_is_whole_where_a_product_is_taken_off(rng, mini):
+    bias = np.ones(mini.ccd_shape, np.float32)
+    assert p.prepare(raw_frame(rng, mini), mini, bias=bias, on_demand=True).frame is not None

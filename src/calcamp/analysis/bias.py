@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -33,6 +34,9 @@ from calcamp.analysis.statistics import (
 )
 from calcamp.analysis.sums import bands, column_sums, row_sums
 from calcamp.detector.geometry import REGIONS, Detector
+
+if TYPE_CHECKING:
+    from calcamp.analysis.prepare import OnDemand
 
 
 def _root(variance: float, variance_err: float) -> tuple[float, float]:
@@ -661,14 +665,14 @@ def stack_noise(frames: Sequence[np.ndarray], area: tuple[slice, slice] | None =
     """Noise of one prepared frame, rounding included: from differences of consecutive frames, ADU."""
     variances = []
     for first, second in pairwise(frames):
-        a, b = (first, second) if area is None else (first[area], second[area])
-        step = max(1, a.shape[0] // 256)
-        variances.append(clipped(b[::step] - a[::step], 5.0, rounded=0).std ** 2 / 2)
+        rows, columns = (slice(0, first.shape[0]), slice(None)) if area is None else area
+        part = slice(rows.start, rows.stop, max(1, (rows.stop - rows.start) // 256)), columns
+        variances.append(clipped(second[part] - first[part], 5.0, rounded=0).std ** 2 / 2)
     return math.sqrt(float(np.mean(variances))) if variances else NAN
 
 
 def clipped_stack(
-    frames: Sequence[np.ndarray],
+    frames: Sequence[np.ndarray | OnDemand],
     noise: float,
     sigma: float = 3.0,
     iterations: int = 3,
@@ -687,7 +691,7 @@ def clipped_stack(
 
     Parameters
     ----------
-    frames : sequence of (rows, columns) float32
+    frames : sequence of (rows, columns) float32, or `OnDemand`
     noise : float
         Standard deviation of a pixel of one frame, ADU (`stack_noise`).
     sigma, iterations
@@ -728,12 +732,14 @@ class _PatternBands:
 
     def __init__(self, frames, area, noise):
         self.area, self.number = area, len(frames)
-        sample = clipped(frames[0][area][::8, ::8], 5.0, rounded=0)
+        rows, columns = area
+        sparse = slice(rows.start, rows.stop, 8), slice(columns.start, columns.stop, 8)
+        sample = clipped(frames[0][sparse], 5.0, rounded=0)
         self.level, self.noise = np.float32(sample.mean), noise
         self.reach = np.float32(6 * max(sample.std if math.isfinite(sample.std) else 0.0, noise))
         self.power, self.good = 0.0, 0
         self.rows: list[np.ndarray] = []
-        self.columns = np.zeros((self.number, frames[0][area].shape[1]))
+        self.columns = np.zeros((self.number, columns.stop - columns.start))
 
     def add(self, block, mean, spread2, worst, top):
         """Add a band: frames, plain mean, sample variance, largest deviation from the mean; first row."""

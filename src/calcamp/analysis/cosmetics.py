@@ -21,6 +21,7 @@ from calcamp.analysis.background import box_means, interpolate_boxes
 from calcamp.analysis.cosmics import group_labels
 from calcamp.analysis.defects import ColumnDefect, find_columns, old_rule_columns
 from calcamp.analysis.statistics import about, clipped, robust_std
+from calcamp.analysis.sums import bands
 from calcamp.detector.dq import BADMASK, DQ
 
 #: Bits of a column defect.
@@ -110,21 +111,23 @@ def trimmed_mean(frames: Sequence[np.ndarray], scales: Sequence[float] | None = 
     scales : factors for the frames, e.g. one over their levels.
     """
     scales = [1.0] * len(frames) if scales is None else scales
-    total = frames[0] * np.float32(scales[0])
-    if len(frames) < 3:
-        for frame, scale in zip(frames[1:], scales[1:], strict=True):
-            total += frame * np.float32(scale)
-        return total / np.float32(len(frames))
-    low, high = total.copy(), total.copy()
-    for frame, scale in zip(frames[1:], scales[1:], strict=True):
-        scaled = frame * np.float32(scale)
-        total += scaled
-        np.minimum(low, scaled, out=low)
-        np.maximum(high, scaled, out=high)
-    total -= low
-    total -= high
-    total *= np.float32(1.0 / (len(frames) - 2))
-    return total
+    factors = [np.float32(scale) for scale in scales]
+    trim = len(frames) > 2
+    out = np.empty(frames[0].shape, np.float32)
+    for rows in bands(len(out)):  # a band stays in the processor's cache
+        total = np.multiply(frames[0][rows], factors[0], out=out[rows])
+        low, high = (total.copy(), total.copy()) if trim else (None, None)
+        for frame, factor in zip(frames[1:], factors[1:], strict=True):
+            scaled = frame[rows] * factor
+            total += scaled
+            if trim:
+                np.minimum(low, scaled, out=low)
+                np.maximum(high, scaled, out=high)
+        if trim:
+            total -= low
+            total -= high
+        total *= np.float32(1.0 / (len(frames) - 2 * trim))
+    return out
 
 
 def _surroundings(stack: np.ndarray, box: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -146,7 +149,7 @@ def search_dark(
 
     Parameters
     ----------
-    frames : sequence of (rows read, image columns) float32, ADU
+    frames : sequence of (rows read, image columns) float32, ADU, or `calcamp.analysis.prepare.OnDemand`
         Prepared frames under the image columns; rows of the parallel overscan may follow those of the image:
         trails of hot pixels near the last row show there.
     rows : int
@@ -171,7 +174,7 @@ def search_dark(
         (area > np.maximum(np.float32(cuts.dark_least), cuts.dark_sigma * spread)) & ~in_columns
     )
     row, column = np.divmod(at, area.shape[1])
-    above = [np.asarray(f)[row, column] - background[row, column] for f in frames]
+    above = [f[row, column] - background[row, column] for f in frames]
     pixels = _voted(row, column, area[row, column], spread[row, column], above)
     dq = np.zeros(area.shape, np.uint32)
     stable = pixels.votes >= cuts.vote
@@ -250,7 +253,7 @@ def search_flat(frames: Sequence[np.ndarray], cuts: Cuts, invalid: np.ndarray | 
 
     Parameters
     ----------
-    frames : sequence of (rows, columns) float32, ADU
+    frames : sequence of (rows, columns) float32, ADU, or `calcamp.analysis.prepare.OnDemand`
         Image areas of prepared flats of about the same level.
     invalid : bool array, optional
         True where no frame has a valid value (saturated, lost): left out here, they have bits of their own.
@@ -372,25 +375,30 @@ def counts(dq: np.ndarray, least: int = 200) -> dict[str, int]:
     ``bad_pixels`` have a bit of BADMASK; ``bad_columns`` are columns with a detected run; ``old_columns``
     those of the predecessor's count table, more than `least` bad pixels.
     """
-    bad = (dq & np.uint32(BADMASK)) != 0
-    column = (dq & np.uint32(DQ.BAD_COL)) != 0
+    at = np.flatnonzero(dq)  # few pixels have any bit
+    bits, columns = dq.reshape(-1)[at], at % dq.shape[1]
 
-    def number(bits) -> int:
-        return int(np.count_nonzero(dq & np.uint32(bits)))
+    def having(kind: int) -> np.ndarray:
+        return (bits & np.uint32(kind)) != 0
 
+    bad, column = having(BADMASK), having(DQ.BAD_COL)
+    single = {
+        name: having(kind) & ~column
+        for name, kind in (("dead", DQ.DEAD), ("low", DQ.LOW), ("high", DQ.HIGH), ("over", DQ.OVER))
+    }
+    pixels = {
+        "hot": having(DQ.HOT),
+        "bright_column_pixels": having(DQ.BRIGHT_COL),
+        **single,
+        "unstable": having(DQ.UNSTABLE),
+        "saturated": having(DQ.SATURATED),
+        "lost": having(DQ.LOST),
+        "cluster_pixels": having(DQ.CLUSTER),
+    }
     return {
         "bad_pixels": int(np.count_nonzero(bad)),
-        "bad_columns": int(np.count_nonzero(column.any(axis=0))),
-        "partial_columns": int(np.count_nonzero(((dq & np.uint32(DQ.PARTIAL_COL)) != 0).any(axis=0))),
-        "old_columns": int(np.count_nonzero(np.count_nonzero(bad, axis=0) > least)),
-        "hot": number(DQ.HOT),
-        "bright_column_pixels": number(DQ.BRIGHT_COL),
-        "dead": int(np.count_nonzero((dq & np.uint32(DQ.DEAD) != 0) & ~column)),
-        "low": int(np.count_nonzero((dq & np.uint32(DQ.LOW) != 0) & ~column)),
-        "high": int(np.count_nonzero((dq & np.uint32(DQ.HIGH) != 0) & ~column)),
-        "over": int(np.count_nonzero((dq & np.uint32(DQ.OVER) != 0) & ~column)),
-        "unstable": number(DQ.UNSTABLE),
-        "saturated": number(DQ.SATURATED),
-        "lost": number(DQ.LOST),
-        "cluster_pixels": number(DQ.CLUSTER),
+        "bad_columns": np.unique(columns[column]).size,
+        "partial_columns": np.unique(columns[having(DQ.PARTIAL_COL)]).size,
+        "old_columns": int(np.count_nonzero(np.bincount(columns[bad]) > least)),
+        **{name: int(np.count_nonzero(found)) for name, found in pixels.items()},
     }

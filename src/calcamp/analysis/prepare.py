@@ -65,14 +65,43 @@ class Calibration:
 
 
 @dataclass(frozen=True, eq=False)
+class OnDemand:
+    """A canonical quadrant above its offset, made from the raw pixels where it is looked at.
+
+    For stacks: ten frames as raw pixels take half the memory, and memory used for the first time is dear.
+    """
+
+    raw: np.ndarray = field(metadata=about("ADU", "uint16, canonical view"))
+    offset: np.ndarray = field(metadata=about("ADU", "float32, one per row"))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.raw.shape
+
+    def window(self, rows: slice, columns: slice) -> OnDemand:
+        """The same of an area."""
+        return OnDemand(self.raw[rows, columns], self.offset[rows])
+
+    def __getitem__(self, key) -> np.ndarray:
+        """float32 pixels of rows, of (rows, columns), or at index arrays (row, column)."""
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        pixels = self.raw[rows, columns].astype(np.float32)
+        offset = self.offset[rows]
+        pixels -= offset[:, None] if isinstance(rows, slice) else offset
+        return pixels
+
+
+@dataclass(frozen=True, eq=False)
 class Prepared:
     """A prepared frame of one CCD. `data` and `dq` hold canonical views of `frame` and `dq_frame`."""
 
-    frame: np.ndarray = field(metadata=about("ADU", "float32, stored orientation, above offset"))
+    frame: np.ndarray | None = field(
+        metadata=about("ADU", "float32, stored orientation, above offset; None when `data` are OnDemand")
+    )
     dq_frame: np.ndarray = field(
         metadata=about("bits", "uint32, stored; read-only while shared with other frames")
     )
-    data: dict[str, np.ndarray] = field(metadata=about("ADU", "canonical view per quadrant"))
+    data: dict[str, np.ndarray | OnDemand] = field(metadata=about("ADU", "canonical view per quadrant"))
     dq: dict[str, np.ndarray] = field(metadata=about("bits", "canonical view per quadrant"))
     offsets: dict[str, Offsets] = field(
         metadata=about("ADU", "offset per row, level, noise and test per quadrant")
@@ -85,9 +114,14 @@ class Prepared:
     detector: Detector = field(metadata=about("", "geometry"))
     calibration: Calibration = field(metadata=about("", "products applied"))
 
-    def image(self, quadrant: str) -> np.ndarray:
+    def image(self, quadrant: str) -> np.ndarray | OnDemand:
         """Canonical view of the image area, shape ``detector.image_shape``, ADU."""
-        return self.data[quadrant][_image(self.detector)]
+        return self.area(quadrant, *_image(self.detector))
+
+    def area(self, quadrant: str, rows: slice, columns: slice) -> np.ndarray | OnDemand:
+        """Canonical view of an area, ADU."""
+        data = self.data[quadrant]
+        return data.window(rows, columns) if isinstance(data, OnDemand) else data[rows, columns]
 
     def mask(self, quadrant: str, bits: int = BADMASK) -> np.ndarray:
         """True where a pixel of the canonical quadrant has one of `bits`; off-window rows are always true."""
@@ -301,6 +335,7 @@ def prepare(
     out: np.ndarray | None = None,
     dq_out: np.ndarray | None = None,
     quadrants: Sequence[str] = QUADRANTS,
+    on_demand: bool = False,
 ) -> Prepared:
     """Prepare one raw frame of one CCD.
 
@@ -334,6 +369,8 @@ def prepare(
         The same for the data quality, which is written only when the frame has bits of its own.
     quadrants : sequence of str, optional
         Those wanted; the others are left as they are in memory and cannot be asked for.
+    on_demand : bool
+        Data are `OnDemand` where that is possible: no product to take off, all rows read. `raw` must stay as it is.
 
     Returns
     -------
@@ -357,6 +394,8 @@ def prepare(
         raise PrepareError(f"calibration made for rows {calibration.window}, frame has {(vstart, vend)}")
     _agree(calibration.bias, chosen)
 
+    all_rows = calibration.window == (0, detector.rows)
+    on_demand = on_demand and all_rows and calibration.bias is None and calibration.flat is None
     frame = np.empty(detector.ccd_shape, np.float32) if out is None else out
     if frame.shape != detector.ccd_shape or frame.dtype != np.float32:
         raise PrepareError(
@@ -364,6 +403,7 @@ def prepare(
         )
     found: dict[str, np.ndarray | None] = {}
     offsets, lost, saturated = {}, {}, {}
+    data: dict[str, np.ndarray | OnDemand] = {}
     for quadrant in quadrants:
         mask = _scan_mask(calibration, quadrant, detector)
         offsets[quadrant] = measure_offsets(
@@ -377,7 +417,12 @@ def prepare(
         )
         level = saturation.get(quadrant) if isinstance(saturation, Mapping) else saturation
         level = detector.full_scale if level is None else level
-        flags = _subtract(raw, frame, quadrant, detector, calibration, offsets[quadrant], level)
+        if on_demand:
+            data[quadrant] = OnDemand(quadrant_view(raw, quadrant, detector), _taken_off(offsets[quadrant]))
+        else:
+            data[quadrant] = quadrant_view(frame, quadrant, detector)
+            _subtract(raw, frame, quadrant, detector, calibration, offsets[quadrant])
+        flags = _lost_saturated(raw, quadrant, detector, calibration.window, level)
         found[quadrant], lost[quadrant], saturated[quadrant] = _flag(
             flags, offsets[quadrant], calibration, grow
         )
@@ -392,9 +437,9 @@ def prepare(
             if bits is not None:
                 quadrant_view(dq_frame, quadrant, detector)[...] |= bits
     return Prepared(
-        frame,
+        None if on_demand else frame,
         dq_frame,
-        {q: quadrant_view(frame, q, detector) for q in quadrants},
+        data,
         {q: quadrant_view(dq_frame, q, detector) for q in quadrants},
         offsets,
         lost,
@@ -434,21 +479,26 @@ def _scan_mask(calibration: Calibration, quadrant: str, detector: Detector) -> n
     return mask
 
 
-def _subtract(raw, frame, quadrant, detector, calibration, offsets: Offsets, level: float):
-    """Write data above offset, bias and flat into `frame`; return canonical (lost, saturated) masks or None.
+def _taken_off(offsets: Offsets) -> np.ndarray:
+    """Offset that is subtracted from each canonical row, float32: the quadrant's level where a row has none."""
+    fallback = offsets.level if math.isfinite(offsets.level) else 0.0
+    return np.where(np.isfinite(offsets.offset), offsets.offset, fallback).astype(np.float32)
 
-    Works in stored orientation, a block of rows at a time.
-    """
+
+def _stored_rows(quadrant: str, detector: Detector, window: tuple[int, int]) -> tuple[int, int]:
+    """Rows read of a quadrant in stored orientation, [start, stop)."""
+    first, last = window
+    return (detector.rows - last, detector.rows - first) if flips(quadrant)[0] else (first, last)
+
+
+def _subtract(raw, frame, quadrant, detector, calibration, offsets: Offsets) -> None:
+    """Write data above offset, bias and flat into `frame`, in stored orientation, a block of rows at a time."""
     rows, columns = detector.quadrant_slices(quadrant)
-    first, last = calibration.window
-    flipped = flips(quadrant)[0]
-    start, stop = (detector.rows - last, detector.rows - first) if flipped else (first, last)
+    start, stop = _stored_rows(quadrant, detector, calibration.window)
     source, target = raw[rows, columns], frame[rows, columns]
     target[:start] = 0.0
     target[stop:] = 0.0
-    fallback = offsets.level if math.isfinite(offsets.level) else 0.0
-    subtrahend = np.where(np.isfinite(offsets.offset), offsets.offset, fallback).astype(np.float32)
-    subtrahend = subtrahend[:: -1 if flipped else 1, None]
+    subtrahend = _taken_off(offsets)[:: -1 if flips(quadrant)[0] else 1, None]
     bias, flat = (None if p is None else p.data[rows, columns] for p in (calibration.bias, calibration.flat))
     for row in range(start, stop, _ROWS_AT_A_TIME):
         part = slice(row, min(row + _ROWS_AT_A_TIME, stop))
@@ -459,6 +509,12 @@ def _subtract(raw, frame, quadrant, detector, calibration, offsets: Offsets, lev
             out -= bias[part]
         if flat is not None:
             out /= flat[part]
+
+
+def _lost_saturated(raw, quadrant, detector, window, level: float):
+    """Canonical masks (lost, saturated) of a quadrant, None where there are none."""
+    source = raw[detector.quadrant_slices(quadrant)]
+    start, stop = _stored_rows(quadrant, detector, window)
     read = source[start:stop]
     lost = _where(np.equal, source, 0, start, stop) if read.size and read.min() == 0 else None
     saturated = (

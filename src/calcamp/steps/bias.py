@@ -341,15 +341,15 @@ def meta(ctx: runner.Context) -> None:
     if not planes["STACK"]:
         return
     fills = {"STACK": np.nan, "ERROR": np.nan, "COUNT": 0, "DQ": int(DQ.MASKED)}
-    images = [
+    images = (  # one at a time in memory
         (
             name,
-            assemble(planes[name], ctx.detector, fill=fills[name]),
+            assemble(planes.pop(name), ctx.detector, fill=fills[name]),
             "ADU" if name in ("STACK", "ERROR") else "",
             {},
         )
-        for name in planes
-    ]
+        for name in list(planes)
+    )
     ctx.write_product(
         "bias",
         f"EUC_MASTERBIAS_CCD{ctx.ccd}_SN_{ctx.serial}_{ctx.block}.fits",
@@ -380,7 +380,7 @@ def _stacks(ctx: runner.Context, quadrants):
     static = None
     for number, exposure in enumerate(ctx.readable(), 1):
         try:
-            prepared = ctx.prepared(exposure)
+            prepared = ctx.prepared(exposure, on_demand=len(quadrants) == 4)
         except RawError as error:
             ctx.exclude(exposure.obsid, f"{error.kind}: {error}")
             continue

@@ -91,7 +91,7 @@ def _search(ctx: runner.Context, kind: str, cuts, found: dict, bits: dict) -> No
         if kind == "dark":
             columns = slice(image[1].start, image[1].stop)
             last = used[0].calibration.window[1]
-            areas = [p.data[quadrant][:last, columns] for p in used]
+            areas = [p.area(quadrant, slice(0, last), columns) for p in used]
             found[quadrant] = search_dark(
                 areas, ctx.detector.image_rows, cuts, invalid if invalid.any() else None
             )
@@ -126,6 +126,7 @@ def _prepared(ctx: runner.Context, kind: str) -> list:
             vstart=vstart,
             vend=vend,
             grow=0,
+            on_demand=True,
             calibration=ctx.calibration(vstart, vend),
         )
         out.append((exposure, prepared))
@@ -455,21 +456,19 @@ def _write_products(ctx: runner.Context, results: dict, cuts) -> None:
     """Masks in the predecessor's form, dark, flat and merged, and the bits."""
     import numpy as np
 
-    from calcamp.detector.arrays import assemble
+    from calcamp.detector.arrays import quadrant_view
     from calcamp.detector.dq import BADMASK, DQ
 
     det, image = ctx.detector, ctx.detector.region("img", trimmed=False)
 
     def whole(parts: dict, dtype, fill=0):
-        out = {}
+        frame = np.full(det.ccd_shape, fill, dtype)
         for quadrant, part in parts.items():
-            plane = np.full(det.quadrant_shape, fill, dtype)
-            plane[image] = part
-            out[quadrant] = plane
-        return assemble(out, det, fill=fill)
+            quadrant_view(frame, quadrant, det)[image] = part
+        return frame
 
     def old(dq):
-        return ((dq & np.uint32(BADMASK | DQ.WHOLE_COL)) != 0).astype(np.int32)
+        return (dq & np.uint32(BADMASK | DQ.WHOLE_COL)) != 0
 
     stem = f"{ctx.block}_CCD{ctx.ccd}_SN_{ctx.serial}.fits"
     common = {"SN": ctx.serial, "FUNCTION": "calcamp.steps.cosmetics"}

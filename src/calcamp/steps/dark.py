@@ -474,12 +474,15 @@ def _write_products(ctx, results, used, temperature) -> None:
     ctx.write_product(
         "dark",
         f"EUC_DARK_{stem}",
-        [
-            ("DARK", whole("mean", np.nan), "ADU", {}),
-            ("ERROR", whole("err", np.nan), "ADU", {}),
-            ("COUNT", whole("count", 0), "", {}),
-            ("DQ", dq, "", {}),
-        ],
+        (  # one at a time in memory
+            (extension, dq if name == "dq" else whole(name, fill), unit, {})
+            for extension, name, fill, unit in (
+                ("DARK", "mean", np.nan, "ADU"),
+                ("ERROR", "err", np.nan, "ADU"),
+                ("COUNT", "count", 0, ""),
+                ("DQ", "dq", None, ""),
+            )
+        ),
         header,
     )
     bad = DQ.HOT | DQ.BRIGHT_COL | DQ.BAD_COL

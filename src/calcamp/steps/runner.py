@@ -21,7 +21,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -234,17 +234,20 @@ class Context:
         quadrants=QUADRANTS,
         in_place: bool = False,
         room: int = 0,
+        on_demand: bool = False,
     ):
         """Prepared image of `exposure` (`calcamp.analysis.prepare.Prepared`), as rule `prep` would write it.
 
         With `in_place` the arrays of the last frame of the same `room` are used again: for loops that keep no frame
-        (or few, each in a room of its own), a third faster.
+        (or few, each in a room of its own), a third faster. With `on_demand` pixels stay raw until they are looked
+        at: for stacks of frames.
         """
         from calcamp.analysis.prepare import prepare
 
         vstart = int(exposure.values.get("vstart") or 0)
         vend = int(exposure.values.get("vend") or self.detector.commanded_rows)
-        raw = self.read(exposure, ccd, out=self._room("raw"))  # nothing of it is kept
+        # nothing of the raw frame is kept, but for data on demand
+        raw = self.read(exposure, ccd, out=None if on_demand else self._room("raw"))
         own = {"out": self._room("frame", room), "dq_out": self._room("dq", room)} if in_place else {}
         return prepare(
             raw.data,
@@ -254,6 +257,7 @@ class Context:
             vend=vend,
             calibration=self.calibration(vstart, vend),
             quadrants=quadrants,
+            on_demand=on_demand,
             **own,
         )
 
@@ -288,14 +292,14 @@ class Context:
         self,
         kind: str,
         name: str,
-        images: list,
+        images: Iterable,
         header: dict | None = None,
         fits_tables: list | None = None,
         **keys,
     ) -> None:
         """Write ``products/<name>`` (FITS) with provenance; `kind` and `keys` let others find it.
 
-        `images` is a list of (EXTNAME, array in stored orientation, unit, extra header cards), `fits_tables`
+        `images` gives (EXTNAME, array in stored orientation, unit, extra header cards) one after the other, `fits_tables`
         one of (EXTNAME, columns, units).
         """
         from calcamp.data.fitsfile import write_product
