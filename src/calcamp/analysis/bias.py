@@ -222,11 +222,23 @@ class PatternSums:
         if outlier is not None:
             self.outlier[rows] |= outlier
 
-    def mean(self) -> np.ndarray:
+    def mean(self, area: tuple[slice, slice] = (slice(None), slice(None))) -> np.ndarray:
         """Mean frame, float32; NaN where some frame had an outlier."""
-        out = self.sum / np.float32(max(self.frames, 1))
-        out[self.outlier] = np.nan
+        out = self.sum[area] / np.float32(max(self.frames, 1))
+        out[self.outlier[area]] = np.nan
         return out
+
+    def line_means(self, area: tuple[slice, slice], axis: int) -> tuple[np.ndarray, np.ndarray]:
+        """(mean over `axis` of the mean frame, pixels used): columns at axis 0, rows at axis 1, outliers left out."""
+        part, outlier = self.sum[area], self.outlier[area]
+        total = row_sums(part) if axis else column_sums(part)
+        n = np.full(total.size, part.shape[axis])
+        at = np.nonzero(outlier)
+        if at[0].size:
+            total -= np.bincount(at[1 - axis], part[at], total.size)
+            n -= np.bincount(at[1 - axis], minlength=total.size)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(n > 0, total / n / max(self.frames, 1), NAN), n
 
     def power(self, area: tuple[slice, slice]) -> tuple[float, int]:
         """Sum over the good pixels of an area of (Σf)² − Σf², and their number."""
@@ -507,7 +519,7 @@ class BiasStream:
         """Low-order surface of the image area of the mean frame, relative to the prescan."""
         rows, columns = self.detector.region("img", trimmed=False)
         rows = slice(max(rows.start, self.rows.start), min(rows.stop, self.rows.stop))
-        image = self.mean_frame()[self._local((rows, columns))]
+        image = self.sums.mean(self._local((rows, columns)))
         number = tuple(max(degree + 2, min(boxes, size // 16)) for size in image.shape)
         return fit_surface(box_means(image, number), image.shape, degree)
 
@@ -517,38 +529,30 @@ class BiasStream:
         The row profile (value against row) averages the image columns, the column profile (value against
         column, scans included) the image rows.
         """
-        mean = self.mean_frame()
         noise = self.noise("img").noise
-        number = self.sums.frames
         columns = self.regions["img"][1]
         image_rows = self._local(self.regions["img"])[0]
+        number = self.sums.frames
         white2 = noise.white**2 + ROUNDING if math.isfinite(noise.white) else NAN
-        out = {}
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            value = np.nanmean(mean[:, columns], axis=1, dtype=np.float64)
-            n = np.isfinite(mean[:, columns]).sum(axis=1)
-            err = np.sqrt((white2 / np.maximum(n, 1) + np.nan_to_num(noise.row_noise) ** 2) / number)
-            out["row"] = (np.arange(self.rows.start, self.rows.stop), value, err)
-            value = np.nanmean(mean[image_rows], axis=0, dtype=np.float64)
-            n = np.isfinite(mean[image_rows]).sum(axis=0)
-            out["column"] = (np.arange(mean.shape[1]), value, np.sqrt(white2 / np.maximum(n, 1) / number))
+        value, n = self.sums.line_means((slice(None), columns), axis=1)
+        err = np.sqrt((white2 / np.maximum(n, 1) + np.nan_to_num(noise.row_noise) ** 2) / number)
+        out = {"row": (np.arange(self.rows.start, self.rows.stop), value, err)}
+        value, n = self.sums.line_means((image_rows, slice(None)), axis=0)
+        out["column"] = (np.arange(value.size), value, np.sqrt(white2 / np.maximum(n, 1) / number))
         return out
 
     def settling(self) -> dict[str, Settling]:
         """Exponential settling at the start of a row (prescan columns) and of the frame (first rows)."""
-        profiles = self.profiles()
-        at, value, err = profiles["column"]
+        at, value, err = self.profiles()["column"]
         prescan = slice(0, self.detector.prescan)
         out = {"row": fit_settling(at[prescan], value[prescan], err[prescan])}
-        mean = self.mean_frame()[self._local(self.regions["pre"])]
+        rows, columns = self._local(self.regions["pre"])
         noise = self.noise("pre").noise
-        length = min(256, mean.shape[0])
-        with np.errstate(invalid="ignore"):
-            value = np.nanmean(mean[:length], axis=1, dtype=np.float64)
-        white2 = (noise.white**2 + ROUNDING) / mean.shape[1] + np.nan_to_num(noise.row_noise) ** 2
+        length = min(256, rows.stop - rows.start)
+        value, _ = self.sums.line_means((slice(rows.start, rows.start + length), columns), axis=1)
+        white2 = (noise.white**2 + ROUNDING) / (columns.stop - columns.start) + np.nan_to_num(
+            noise.row_noise
+        ) ** 2
         err = np.full(length, math.sqrt(white2 / max(self.sums.frames, 1)) if math.isfinite(white2) else NAN)
         out["frame"] = fit_settling(np.arange(length), value, err)
         return out
