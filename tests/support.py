@@ -65,3 +65,19 @@ def assert_coverage(hits, confidence: float, *, passes: float = 0.999, what: str
     assert abs(share - confidence) <= gate, (
         f"{what}: {share:.4f} of {hits.size}, wanted {confidence} +- {gate:.4f}"
     )
+
+
+def assert_limit(deviations, limit: float, *, factor: float = 2.0, what: str = "error") -> None:
+    """Fail unless estimates scatter by at most `factor` times the limit and are biased by less than a third of that.
+
+    Parameters
+    ----------
+    deviations : array_like
+        Estimate minus truth of independent realisations.
+    limit : float
+        Least standard error that the data allow, from the truth.
+    """
+    deviations = np.asarray(deviations, float).ravel()
+    rms, bias = float(np.sqrt(np.mean(deviations**2))), float(deviations.mean())
+    assert rms <= factor * limit, f"{what}: rms {rms:.3g}, limit {limit:.3g} x {factor:g}"
+    assert abs(bias) <= factor * limit / 3, f"{what}: bias {bias:+.3g}, a third of {factor:g} x {limit:.3g}"

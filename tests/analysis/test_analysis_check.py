@@ -160,6 +160,21 @@ def test_constant_frame(mini, value):
     assert found.bits_stuck == ()
 
 
+def test_frame_saturated_but_for_a_few_pixels(rng, mini):
+    """Light beyond the converter's range in nearly every pixel of the image: a count, perhaps no mean, no crash."""
+    raw = raw_frame(rng, mini)
+    for quadrant in QUADRANTS:
+        area = quadrant_view(raw, quadrant, mini)[mini.region("img", trimmed=False)]
+        area[...] = 65535
+        area[rng.integers(0, area.shape[0], 430), rng.integers(0, area.shape[1], 430)] = rng.integers(
+            62342, 65535, 430
+        )
+    found = c.frame_statistics(raw, mini)
+    for quadrant in QUADRANTS:
+        assert found[quadrant].saturated > mini.image_rows * mini.image_columns - 431
+        assert np.isfinite(found[quadrant].slopes["pre"].row)
+
+
 def test_wrong_input_is_refused(mini):
     for raw in (np.zeros(mini.ccd_shape, np.float32), np.zeros((10, 10), np.uint16)):
         with pytest.raises(ValueError, match="expected uint16"):

@@ -11,7 +11,7 @@ from tests.analysis.curves import model_points, ptc01
 
 from calcamp.analysis import ptc
 from calcamp.simulate.plugins.flat import bf_coefficients, bloom, collect
-from support import assert_pulls
+from support import assert_limit, assert_pulls
 
 GAIN, NOISE = 3.5, 1.3
 FULL = 65536 * GAIN  # e- at 100 % FDR
@@ -135,28 +135,49 @@ def test_slopes_of_the_model(free):
         np.testing.assert_allclose(made[:, k], wanted, rtol=1e-4, atol=1e-6 * np.abs(wanted).max())
 
 
-def test_errors_of_the_fit_reach_the_limit_and_hold():
-    """Gain, a00, a01, a10 of PTC01 at full size: pulls, and errors against the Cramer-Rao limits."""
-    mu, pixels = ptc01(), 2066 * 2048
+PTC02 = np.array([p / 100 * 65536 for p in (10, 30, 50, 70, 80) for _ in range(2)])
+
+
+@pytest.mark.parametrize(("test", "mu"), [("PTC01", ptc01()), ("PTC02", PTC02)])
+def test_errors_of_the_fit_reach_the_limit_and_hold(test, mu):
+    """Gain, a00, a01, a10 at full size: pulls, and estimates against the Cramer-Rao limits."""
+    pixels, n00 = 2066 * 2048, (NOISE * GAIN) ** 2
     rng = np.random.default_rng(3)
-    pulls = {name: [] for name in ("gain", "a00", "a01", "a10", "n00")}
+    names = {"gain": None, "a00": (0, 0), "a01": (1, 0), "a10": (0, 1), "a11": (1, 1), "n00": None}
+    off, pulls = {name: [] for name in names}, {name: [] for name in names}
     for _ in range(24):
         c, err, a = model_points(rng, mu, pixels)
         fit = ptc.fit_covariances(mu, c, err)
         assert fit.ok
         assert fit.b is None
-        pulls["gain"].append((fit.gain - GAIN) / fit.gain_err)
-        pulls["a00"].append((fit.a[0, 0] - a[0, 0]) / fit.a_err[0, 0])
-        pulls["a01"].append((fit.a[1, 0] - a[1, 0]) / fit.a_err[1, 0])
-        pulls["a10"].append((fit.a[0, 1] - a[0, 1]) / fit.a_err[0, 1])
-        pulls["n00"].append((fit.noise[0, 0] - (NOISE * GAIN) ** 2) / fit.noise_err[0, 0])
+        found = {"gain": (fit.gain - GAIN, fit.gain_err), "n00": (fit.noise[0, 0] - n00, fit.noise_err[0, 0])}
+        found |= {k: (fit.a[lag] - a[lag], fit.a_err[lag]) for k, lag in names.items() if lag}
+        for name, (deviation, error) in found.items():
+            off[name].append(deviation)
+            pulls[name].append(deviation / error)
+    limit = ptc.gain_limit(mu, pixels, GAIN, a[0, 0], n00)
+    limits = {"gain": GAIN * limit["gain"], "a00": abs(a[0, 0]) * limit["a00"], "n00": limit["n00"]}
+    for name in ("a01", "a10", "a11"):
+        limits[name] = ptc.neighbour_limit(mu, pixels, GAIN, a[0, 0], n00, name == "a11")
     for name, values in pulls.items():
-        assert_pulls(values, what=name)
-    limit = ptc.gain_limit(mu, pixels, GAIN, a[0, 0], (NOISE * GAIN) ** 2)
-    assert fit.gain_err / fit.gain < 1.3 * limit["gain"]
-    assert fit.a_err[0, 0] / abs(fit.a[0, 0]) < 1.3 * limit["a00"]
+        assert_pulls(values, passes=0.9998, what=f"{name} of {test}")
+        assert_limit(off[name], limits[name], what=f"{name} of {test}")
+    assert fit.gain_err < 1.3 * limits["gain"]
+    assert fit.a_err[0, 0] < 1.3 * limits["a00"]
+    assert fit.a_err[1, 0] < 1.3 * limits["a01"]
     total, error = fit.sum_a
     assert abs(total) < 4 * error
+
+
+def test_limits_are_those_of_the_specification():
+    """Section 8.5: g = 3.5, a00 = -1e-6, full quadrant, PTC01 and PTC02 to 60 kADU and 90 %."""
+    pixels, n00 = 2066 * 2048, (NOISE * GAIN) ** 2
+    first = np.array([p / 100 * 65536 for p in (5, 10, 20, 30, 50, 70, 80, 90) for _ in range(5)])
+    second = np.array([p / 100 * 65536 for p in (10, 30, 50, 70, 80, 90) for _ in range(2)])
+    for mu, gain, fixed, neighbour in ((first, 4.1e-4, 1.9e-4, 6e-10), (second, 1.2e-3, 4.4e-4, 1.1e-9)):
+        assert ptc.gain_limit(mu, pixels, GAIN, -1e-6, n00)["gain"] == pytest.approx(gain, rel=0.25)
+        assert ptc.gain_limit(mu, pixels, GAIN, -1e-6, n00, True)["gain"] == pytest.approx(fixed, rel=0.25)
+        assert ptc.neighbour_limit(mu, pixels, GAIN, -1e-6, n00) == pytest.approx(neighbour, rel=0.25)
 
 
 def test_a_quadratic_is_biased_and_the_model_is_not():
@@ -271,19 +292,29 @@ def test_images_to_gain(seed):
     assert_pulls((gains - fit.gain) / errors, what="gain of tiles")
 
 
+def images_to_gain(seed, steps=16):
+    """(deviations, pulls) of gain, a00, a01, a10 from images of 256 x 256 px."""
+    a, shape = bf_coefficients(), (256, 256)
+    rng = np.random.default_rng(seed)
+    prnu = (1 + 0.006 * rng.standard_normal(shape)).astype(np.float32)
+    mu, c, err, moments, _ = curve(rng, (0.05, 0.1, 0.2, 0.3, 0.5, 0.7), 3, shape, a, prnu=prnu, steps=steps)
+    fit = ptc.fit_covariances(mu, c, err, moments)
+    lags = ((0, 0), (1, 0), (0, 1))
+    off = np.array([fit.gain - GAIN, *(fit.a[k] - a[k] for k in lags)])
+    return off, off / np.array([fit.gain_err, *(fit.a_err[k] for k in lags)]), mu
+
+
 @pytest.mark.full
 def test_images_to_gain_many():
-    """240 realisations on 256 x 256 px: pulls of gain, a00, a01, a10 from images."""
-    pulls = {name: [] for name in ("gain", "a00", "a01", "a10")}
-    a = bf_coefficients()
-    for seed in range(240):
-        rng = np.random.default_rng(1000 + seed)
-        shape = (256, 256)
-        prnu = (1 + 0.006 * rng.standard_normal(shape)).astype(np.float32)
-        mu, c, err, moments, _ = curve(rng, (0.05, 0.1, 0.2, 0.3, 0.5, 0.7), 3, shape, a, prnu=prnu, steps=16)
-        fit = ptc.fit_covariances(mu, c, err, moments)
-        pulls["gain"].append((fit.gain - GAIN) / fit.gain_err)
-        for name, lag in (("a00", (0, 0)), ("a01", (1, 0)), ("a10", (0, 1))):
-            pulls[name].append((fit.a[lag] - a[lag]) / fit.a_err[lag])
-    for name, values in pulls.items():
-        assert_pulls(values, bias=0.1, excess=0.05, what=name)
+    """240 realisations from images: pulls and limits of gain, a00, a01, a10."""
+    made = [images_to_gain(1000 + seed) for seed in range(240)]
+    off, pulls = np.array([m[0] for m in made]).T, np.array([m[1] for m in made]).T
+    mu, a00, n00 = made[0][2], bf_coefficients()[0, 0], (NOISE * GAIN) ** 2
+    limit = ptc.gain_limit(mu, 256**2, GAIN, a00, n00)
+    neighbour = ptc.neighbour_limit(mu, 256**2, GAIN, a00, n00)
+    limits = (GAIN * limit["gain"], abs(a00) * limit["a00"], neighbour, neighbour)
+    for name, deviations, values, least in zip(
+        ("gain", "a00", "a01", "a10"), off, pulls, limits, strict=True
+    ):
+        assert_pulls(values, bias=0.1, what=name)
+        assert_limit(deviations, least, what=name)

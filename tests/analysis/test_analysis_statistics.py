@@ -369,3 +369,15 @@ def test_every_result_field_has_a_unit():
         for field in dataclasses.fields(kind):
             assert "unit" in field.metadata, (kind, field.name)
             assert field.metadata["description"]
+
+
+@pytest.mark.parametrize("seed", [2, 11])
+def test_nearly_all_values_at_full_scale_have_a_mean(seed):
+    """A saturated frame with a few darker pixels, whose quantiles lead the first window astray."""
+    counts = np.zeros(65536, np.int64)
+    counts[65535] = 258_832
+    darker = 65534 - np.random.default_rng(seed).exponential(600, 200)
+    np.add.at(counts, darker.astype(int), 1)
+    found = s.histogram_moments(counts, 5.0).clipped
+    assert found.mean == pytest.approx(65535, abs=0.5)
+    assert found.n == 258_832

@@ -197,9 +197,10 @@ def _rest(parts, detector: Detector, first: int, last: int):
 
 def _slopes(area: np.ndarray, out, region: RegionStatistics, sigma: float) -> Slopes:
     """Slopes of one region from winsorised line means; `out` are positions left out."""
-    if region.n < 100 or min(area.shape) < 2:
-        return Slopes(NAN, NAN, NAN, NAN)
     stats = region.clipped
+    # a region that is saturated as a whole has pixels, but no mean
+    if region.n < 100 or min(area.shape) < 2 or not math.isfinite(stats.mean):
+        return Slopes(NAN, NAN, NAN, NAN)
     half = sigma * math.sqrt((0.0 if math.isnan(stats.std) else stats.std) ** 2 + ROUNDING) + 1.0
     low, high = max(0, math.floor(stats.mean - half)), min(_BINS - 1, math.ceil(stats.mean + half))
     # Limiting values instead of leaving them out keeps the sums one pass; outliers are few.

@@ -145,7 +145,7 @@ class Curve:
             return np.full(signal.shape, NAN), np.full(signal.shape, NAN)
         basis = spline_basis(signal, self.knots)
         value = basis @ self.value
-        err = np.sqrt(np.maximum(np.einsum("pi,ij,pj->p", basis, self.covariance, basis), 0.0))
+        err = np.sqrt(np.maximum(np.einsum("...i,ij,...j->...", basis, self.covariance, basis), 0.0))
         outside = signal > self.valid[1] * (1 + 1e-9)
         return np.where(outside, NAN, value), np.where(outside, NAN, err)
 

@@ -1051,3 +1051,15 @@ def gain_limit(
         "a00": errors[1] / abs(a00),
         "n00": 0.0 if fixed_noise else float(errors[2]),
     }
+
+
+def neighbour_limit(mu, pixels, gain: float, a00: float, n00: float, diagonal: bool = False) -> float:
+    """Least standard error of a coefficient a off lag 0, its n free, 1/e- (Cramer-Rao), from the truth.
+
+    C = a mu² + n/g² with an error of V/sqrt(pixels) per pair; lags off the axes come twice (+i, +j and +i, -j).
+    Parameters as of `gain_limit`.
+    """
+    mu = np.asarray(mu, float)
+    err = (variance_model(mu, gain, a00, n00) + ROUNDING) / math.sqrt(pixels * (2 if diagonal else 1))
+    design = np.stack([mu**2, np.full(len(mu), 1.0 / gain**2)], axis=1) / err[:, None]
+    return float(np.sqrt(np.linalg.inv(design.T @ design)[0, 0]))

@@ -306,7 +306,7 @@ def _clip_counts(table: _CountTable, sigma: float, rounded: int) -> Clipped:
     """Clipped moments of integers: the window is solved for the normal noise that was rounded into it."""
     if table.total < 2:
         return Clipped(table.moments(0, 0)[1], NAN, NAN, NAN, table.total, 0)
-    centre, spread = table.robust()
+    (centre, spread), missed = table.robust(), False
     seen: set[tuple[float, float]] = set()
     last = len(table.cumulative) - 1
     for _ in range(60):
@@ -319,7 +319,11 @@ def _clip_counts(table: _CountTable, sigma: float, rounded: int) -> Clipped:
         )
         n, mean, variance = table.moments(low, high)
         if n < 2:
-            return Clipped(NAN, NAN, NAN, NAN, n, table.total - n)
+            if missed:
+                return Clipped(NAN, NAN, NAN, NAN, n, table.total - n)
+            # Nearly all values are one (saturation): the line through the quantiles of the rest led astray.
+            centre, spread, missed = table.median(), 0.2, True
+            continue
         solution = _solve_window(table, low, high, edges, mean, variance, n, rounded)
         centre = solution.mean
         spread = 0.2 if solution.is_limit else math.sqrt(max(solution.total_std**2 - ROUNDING, 0.0))

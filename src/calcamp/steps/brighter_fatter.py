@@ -309,6 +309,10 @@ def _verify(ctx, one, two, quadrant, kernel, gain, top):
 
 
 # ---- converter, hard edge (MOT_FF) ------------------------------------------------------------------------
+#: Mean signal up to which a flat tells about the converter, FDR.
+ADC_MOST = 0.75
+
+
 def extract_adc(ctx: runner.Context) -> None:
     """Table ``adc``: code density of the converters over all frames."""
     import numpy as np
@@ -319,6 +323,12 @@ def extract_adc(ctx: runner.Context) -> None:
     from calcamp.detector.arrays import quadrant_view
 
     counts = {q: np.zeros(65536, np.int64) for q in QUADRANTS}
+    # Near the full well pixels pile up at the same charge: a step of the histogram that no converter made.
+    bright = {
+        (row["obsid"], row["quadrant"])
+        for row in ctx.rows("check", "frames")
+        if (row["level_image"] or 0.0) > ADC_MOST * 65536
+    }
     for exposure in ctx.readable():
         try:
             raw = ctx.read(exposure)
@@ -326,7 +336,7 @@ def extract_adc(ctx: runner.Context) -> None:
             ctx.exclude(exposure.obsid, f"{error.kind}: {error}")
             continue
         for quadrant in QUADRANTS:
-            if (exposure.obsid, quadrant) not in ctx.selection():
+            if (exposure.obsid, quadrant) not in ctx.selection().keys() | bright:
                 counts[quadrant] += histogram(
                     quadrant_view(raw.data, quadrant, ctx.detector)[ctx.detector.region("img")]
                 )
