@@ -42,16 +42,26 @@ def write_summary(
     -------
     The content of summary.json.
     """
+    from calcamp.report.pdf import PdfProcess
+
     root = Path(results)
     now = now or datetime.now(UTC)
-    summary = collect(root, failed, planned, pipeline_id, now)
-    write_json(root / "summary.json", summary)
-    html = _html(summary)
-    write_atomic(root / "summary.html", html)
-    log = root / f"{_safe(summary['pipeline_id'])}_{_safe(summary['session'])}.log"
-    write_atomic(log, log_text(summary, root, now))
-    if pdf:
-        _pdf(html, root, summary)
+    process = PdfProcess() if pdf else None  # gets ready meanwhile
+    try:
+        summary = collect(root, failed, planned, pipeline_id, now)
+        html = _html(summary)
+        if process is not None:
+            # Links to files are relative in the HTML; in the PDF they would become paths of this machine.
+            process.lay_out(re.sub(r'<a class="file" href="[^"]*">(.*?)</a>', r"\1", html), root)
+        write_json(root / "summary.json", summary)
+        write_atomic(root / "summary.html", html)
+        log = root / f"{_safe(summary['pipeline_id'])}_{_safe(summary['session'])}.log"
+        write_atomic(log, log_text(summary, root, now))
+        if process is not None:
+            _pdf(process, root, summary)
+    finally:
+        if process is not None:
+            process.close()
     return summary
 
 
@@ -436,19 +446,14 @@ def _html(summary: dict) -> str:
     )
 
 
-def _pdf(html: str, root: Path, summary: dict) -> None:
-    from calcamp.report.pdf import PdfError, PdfProcess, plain_pdf
+def _pdf(process, root: Path, summary: dict) -> None:
+    """The page laid out by `process`, or a plain one that says why not."""
+    from calcamp.report.pdf import PdfError, plain_pdf
 
-    process = PdfProcess()
     try:
-        # Links to files are relative in the HTML; in the PDF they would become paths of this machine.
-        process.write(
-            re.sub(r'<a class="file" href="[^"]*">(.*?)</a>', r"\1", html), root, root / "summary.pdf"
-        )
+        process.finish(root / "summary.pdf")
     except PdfError as error:
         plain_pdf(
             [f"NOTE: the laid-out PDF could not be made ({error}).", "", *closing(summary)],
             root / "summary.pdf",
         )
-    finally:
-        process.close()
