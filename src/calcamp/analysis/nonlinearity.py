@@ -531,6 +531,7 @@ def tile_residuals(
     expected: np.ndarray,
     filters: np.ndarray,
     level: np.ndarray,
+    background: np.ndarray | None = None,
     groups: int = 8,
     low: float = 300.0,
 ) -> list[dict]:
@@ -548,6 +549,8 @@ def tile_residuals(
     expected : ndarray, shape (exposures,), ADU
         Of the joint fit, mean of the channel, background included.
     filters, level : ndarray, shape (exposures,)
+    background : ndarray, shape (tiles,), optional
+        Means of the tiles without light, ADU: the offset is not the same all over a quadrant.
     groups : int
         Tiles are put together by illumination into so many groups.
     low : float
@@ -559,7 +562,10 @@ def tile_residuals(
         level, group (1 the darkest), illumination, signal (ADU), deviation, residual, residual_err (%), n.
     """
     correction, _ = curve.at(means)
-    linear = means - correction - curve.background
+    stray = np.full(means.shape[1], curve.background)
+    if background is not None and np.isfinite(background).all():
+        stray += background - background.mean()
+    linear = means - correction - stray
     photons = expected - curve.background
     rows = []
     for name in np.unique(filters):
@@ -577,9 +583,9 @@ def tile_residuals(
         parts = np.array_split(seen[np.argsort(share[seen])], groups)
         for number in np.unique(level[mine]):
             here = mine & (level == number)
-            model = photons[here, None] * share + curve.background
+            model = photons[here, None] * share + stray
             before = 100 * (means[here] / model - 1)
-            after = 100 * ((linear[here] + curve.background) / model - 1)
+            after = 100 * ((linear[here] + stray) / model - 1)
             for k, tiles in enumerate(parts, 1):
                 values = after[:, tiles]
                 known = np.isfinite(values)

@@ -114,13 +114,15 @@ def _curve_panels(figure, line, points, logarithmic: bool, tiles=None) -> None:
         ax.axhline(0, color="#bbbbbb", linewidth=0.6, zorder=0)
         if tiles is not None and len(tiles):
             own = tiles.select(ccd=part["ccd"][0], quadrant=part["quadrant"][0])
-            ax.plot(scale(own.floats("signal")), own.floats("deviation"), ".", color="#999999", markersize=1.5, markeredgewidth=0)  # fmt: skip
+            ax.plot(scale(own.floats("signal")), own.floats("deviation"), ".", color="#555555", markersize=1.5, markeredgewidth=0, zorder=3)  # fmt: skip
         if points is not None:
             own = points.select(ccd=part["ccd"][0], quadrant=part["quadrant"][0])
             keep = own.floats("exptime") > 0
             # measured over expected is (1 + Z) times the residual
             s, z = own.floats("signal")[keep], own.floats("deviation")[keep]
-            ax.plot(scale(s), z, ".", color=fig.COLOURS["orange"], markersize=2, markeredgewidth=0)
+            ax.plot(
+                scale(s), z, ".", color=fig.COLOURS["orange"], markersize=2.5, markeredgewidth=0, zorder=4
+            )
         ax.fill_between(scale(x), y - e, y + e, color=fig.COLOURS["sky"], alpha=0.5, linewidth=0)
         ax.plot(scale(x), y, color=fig.COLOURS["blue"], linewidth=0.8)
         return [y[x > 500], (y - e)[x > 500], (y + e)[x > 500]]

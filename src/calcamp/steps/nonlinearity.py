@@ -406,7 +406,15 @@ def _write_tiles(ctx, fit, channels, index, group, level) -> None:
         places = places[places >= 0]
         lit = np.isfinite(fit.expected[places, k]) & (level[places] >= STAB)
         here = places[lit]
-        found = tile_residuals(fit.curves[k], means[lit], fit.expected[here, k], group[here], level[here])
+        dark = means[level[places] == BACKGROUND]
+        found = tile_residuals(
+            fit.curves[k],
+            means[lit],
+            fit.expected[here, k],
+            group[here],
+            level[here],
+            dark.mean(axis=0) if len(dark) else None,
+        )
         rows += [{"ccd": ccd, "quadrant": quadrant, **row} for row in found]
     ctx.write_table(
         "nl_tiles",
