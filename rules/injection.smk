@@ -1,4 +1,4 @@
-# CHINJ01, CHINJ02: injected lines frame by frame (extract), uniformity (basic), curves (meta), per CCD.
+# CHINJ01, CHINJ02: injected lines frame by frame (extract), uniformity (basic), per CCD; curves (meta), of the block.
 
 
 use rule check as injection_extract with:
@@ -47,16 +47,16 @@ use rule check as injection_basic with:
         attempt=lambda wc: P.attempt(wc.test, "basic", wc.ccd),
 
 
-use rule check as injection_meta with:
+use rule hk as injection_meta with:
     input:
         manifest="<results>/{test}/manifest.json",
-        after=lambda wc: P.after(wc.test, "meta", wc.ccd),
+        after=lambda wc: P.after(wc.test, "meta", None),
     output:
-        "<results>/{test}/ccd{ccd}/meta/meta.json",
+        "<results>/{test}/block/meta/meta.json",
     log:
-        "<logs>/{test}_ccd{ccd}_meta.log",
+        "<logs>/{test}_meta.log",
     benchmark:
-        "<benchmarks>/{test}_ccd{ccd}_meta.tsv"
+        "<benchmarks>/{test}_meta.tsv"
     wildcard_constraints:
         test=P.pattern("injection", "meta"),
     priority: lambda wc: P.priority(wc.test)
@@ -66,5 +66,5 @@ use rule check as injection_meta with:
     params:
         step="injection",
         subtask="meta",
-        job=lambda wc: P.job(wc.test, "meta", wc.ccd),
-        attempt=lambda wc: P.attempt(wc.test, "meta", wc.ccd),
+        job=lambda wc: P.job(wc.test, "meta"),
+        attempt=lambda wc: P.attempt(wc.test, "meta"),

@@ -8,7 +8,7 @@ above the lines without injection of the same cycle, so that no offset enters.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -22,14 +22,6 @@ TAIL = 20
 _CHUNK = 32
 #: Every so many columns are enough for a rough centre of a row.
 _FEW = 24
-#: What is known of the steepness K of a transition before it is measured: 1/V, and the error of ln K. A scan in
-#: steps of 0.25 V often has one point inside the transition: then K and the threshold cannot both come from it.
-STEEPNESS = (17.0, 0.3)
-#: How well the curves describe a well that fills and spills (simulated with the physics, not with the curves): share
-#: of the level, and share of the argument of the transition. Where data agree less the errors grow with chi2.
-RELATIVE_ERROR, SHAPE_ERROR = 0.001, 0.02
-#: Error of the transition at its middle, on the scale of the argument.
-_MIDDLE = 0.01
 
 
 @dataclass(frozen=True)
@@ -245,9 +237,9 @@ def measure_injection(
     level_err = math.hypot(columns_mean_err, math.hypot(line_mean_err, background_err))
     values = area[plateau] if bad is None else area[plateau][~bad[plateau]]
     # An odd step: every column has its turn.
-    sample = np.sort(values.ravel()[:: max(1, values.size // 200_000) | 1])
-    take = [min(sample.size - 1, int(q / 100 * (sample.size - 1) + 0.5)) for q in (0, 5, 25, 50, 75, 95, 100)]
-    inner = [float(sample[k]) for k in take[1:-1]] if sample.size else []
+    sample = values.ravel()[:: max(1, values.size // 200_000) | 1]
+    take = [int(q / 100 * max(sample.size - 1, 0) + 0.5) for q in (5, 25, 50, 75, 95)]
+    inner = [float(v) for v in np.partition(sample, take)[take]] if sample.size else []
     percentiles = (float(values.min()), *inner, float(values.max())) if inner else (NAN,) * 7
     spread = _spread(columns[usable], columns_err[usable])
     scale = level if abs(level) > 5 * level_err else NAN
@@ -644,13 +636,23 @@ def _fold(rows, place, pattern, injected, line, line_err, rest, rest_err):
 
 
 # ---- curves ------------------------------------------------------------------------------------------------
+#: Widest plausible range of what the fit learns about its own errors: scatter of levels between frames, and share of
+#: the charge whose place in a transition the curve does not tell.
+_SCATTER, _SHAPE = (1e-7, 0.05), (2e-4, 0.1)
+#: Usual size of what a curve leaves undescribed, share of the level (analysis page 2.7).
+_SYSTEMATIC = 0.005
+#: What is known of the steepness K before it is measured, 1/V and the error of ln K: between thermal smearing (some
+#: 60 /V) and a wide spread of potentials (6 /V).
+_STEEPNESS = (20.0, 1.1)
+
+
 @dataclass(frozen=True)
 class Curve:
     """A fitted curve of level against a voltage. Voltages in V, levels as the input."""
 
     kind: str = field(metadata=about("", "IG1 or IDL"))
     threshold: float = field(metadata=about("V", "half of the level drawn on from beyond"))
-    threshold_err: float = field(metadata=about("V", "statistical, and the choice of the transition's shape"))
+    threshold_err: float = field(metadata=about("V", "standard error"))
     steepness: float = field(
         metadata=about("1/V", "K of the transition, on the scale of the logistic function")
     )
@@ -666,7 +668,9 @@ class Curve:
     amplitude: float = field(metadata=about("as input", "full level above background (IDL)"))
     amplitude_err: float = field(metadata=about("as input", "standard error"))
     width: float = field(metadata=about("V", "softness of the knee (IG1)"))
-    chi2: float = field(metadata=about("1", "of the points about the curve"))
+    scatter: float = field(metadata=about("1", "of levels from frame to frame, beyond their errors"))
+    shape: float = field(metadata=about("1", "of the charge whose place in the transition is not told"))
+    chi2: float = field(metadata=about("1", "of the points about the curve, with the errors found"))
     dof: int = field(metadata=about("1", "degrees of freedom"))
     n: int = field(metadata=about("1", "points"))
     flag: str = field(default="", metadata=about("", "why the fit is not good, empty otherwise"))
@@ -674,57 +678,271 @@ class Curve:
 
     def evaluate(self, volts: np.ndarray) -> np.ndarray:
         model = _gate if self.kind == "IG1" else _drain
-        return model(np.asarray(self.parameters), np.asarray(volts, float), _probit)
+        return model(np.asarray(self.parameters), np.asarray(volts, float))
 
 
-def _logistic(u):
-    return 0.5 * (1 + np.tanh(0.5 * np.clip(u, -80, 80)))
+_NAMES = {
+    "IG1": ("background", "steepness", "threshold", "knee", "slope", "notch", "width"),
+    "IDL": ("background", "steepness", "threshold", "amplitude"),
+}
 
 
-def _probit(u):
+def _step(u):
+    """Normal distribution on the scale of the logistic function: the same steepness within 1 %."""
     from scipy.special import ndtr
 
-    return ndtr(u / 1.702)  # the same steepness as the logistic within 1 %
+    return ndtr(u / 1.702)
 
 
-def _gate(p, x, shape):
-    """Level against IG1: background + rise (threshold) times (falling line with a soft knee + notch).
-
-    The knee is as soft as the transition's shape makes it: a line that ends, smeared by that distribution.
-    """
-    background, steep, threshold, knee, slope, notch, width = p
+def _line(p, x):
+    """Level against IG1 without the transition: a line that ends, smeared as potentials are, and the notch."""
+    _, _, _, knee, slope, notch, width = p
     u = (knee - x) / width
-    if shape is _probit:
-        line = slope * width * (u * _probit(1.702 * u) + np.exp(-0.5 * np.square(u)) / math.sqrt(2 * math.pi))
-    else:
-        line = slope * width * np.logaddexp(0.0, u)
-    return background + shape(steep * (x - threshold)) * (line + notch)
+    return notch + slope * width * (
+        u * _step(1.702 * u) + np.exp(-0.5 * np.square(u)) / math.sqrt(2 * math.pi)
+    )
 
 
-def _drain(p, x, shape):
+def _gate(p, x):
+    """Level against IG1: background + rise at the threshold times (falling line with a soft knee + notch)."""
+    return p[0] + _step(p[1] * (x - p[2])) * _line(p, x)
+
+
+def _drain(p, x):
     """Level against IDL: background + amplitude times fall at the threshold."""
-    background, steep, threshold, amplitude = p
-    return background + amplitude * shape(-steep * (x - threshold))
+    return p[0] + p[3] * _step(-p[1] * (x - p[2]))
 
 
-def fit_gate(volts, level, err, relative: float = RELATIVE_ERROR, shape_error: float = SHAPE_ERROR) -> Curve:
-    """Fit level against injection gate 1.
+def fit_curves(kind: str, curves, tolerance: float = 0.005) -> list[Curve]:
+    """Fit levels against the voltage of gate 1 (``IG1``) or of the drain (``IDL``), several quadrants together.
 
     Parameters
     ----------
-    volts, level, err : ndarray
-        V; levels and their standard errors, any unit.
-    relative : float
-        Error of the model, share of the level: added to every point.
-    shape_error : float
-        Error of the transition's shape: ``shape_error u^2 / 2`` of its argument ``u = K (x - threshold)``, as the
-        tails of a transition tell little about its middle.
+    curves : sequence of (volts, level, err)
+        One for each quadrant: V; levels and their standard errors (of one frame), any unit.
+    tolerance : float
+        Scatter about the curve, share of the level, above which it is a bad fit (shape: five times that).
+
+    Notes
+    -----
+    A point has the error of its frame, a scatter from frame to frame (a share of its level, one for each
+    quadrant), and inside the transition that of its shape: some share of the charge does not follow the normal
+    distribution, and may pass anywhere (in the tails at most what the logistic has there). Scatter and shape are
+    found from the residuals by their restricted likelihood, the shape from all quadrants together: a scan has few
+    points more inside a transition than it takes to place it. For the same reason the steepness of a quadrant is
+    held to those of the others, within their own spread.
     """
-    volts, level, err, n = _clean(volts, level, err)
-    if n < 7:
+    problems = [_prepare(kind, *curve) for curve in curves]
+    fitted = [p for p in problems if not isinstance(p, Curve)]
+    shape = 4 * _SYSTEMATIC
+    for turn in range(3):
+        for problem in fitted:
+            problem.solve(shape, again=turn > 0)
+        solved = [p for p in fitted if p.solution is not None]
+        if not solved:
+            break
+        shape = _learn(solved)
+        for problem, prior in zip(solved, _steepness(solved, shape), strict=True):
+            problem.prior = prior
+    return [
+        p
+        if isinstance(p, Curve)
+        else _no_curve(kind, p.volts.size, "the fit does not converge")
+        if p.solution is None
+        else p.curve(shape, tolerance)
+        for p in problems
+    ]
+
+
+class _Problem:
+    """Points of one quadrant, bounds and starts of its curve, the solution."""
+
+    def __init__(self, kind, volts, level, err, bounds, starts):
+        self.kind, self.volts, self.level, self.err = kind, volts, level, err
+        self.model = _gate if kind == "IG1" else _drain
+        self.lower, self.upper = (np.asarray(b, float) for b in bounds)
+        self.scale = np.maximum(np.abs(self.upper - self.lower), 1e-6)
+        margin = 1e-9 * self.scale
+        self.starts = [np.clip(start, self.lower + margin, self.upper - margin) for start in starts]
+        self.solution = self.jacobian = None
+        self.scatter, self.prior = 2e-3, _STEEPNESS
+        self.full, self.jump = float(level.max()), np.abs(np.gradient(level)) / float(level.max())
+
+    def sigma(self, shape: float, scatter: float | None = None) -> np.ndarray:
+        return np.sqrt(self.variance(np.array([self.scatter if scatter is None else scatter]), shape)[0])
+
+    def off(self, p) -> float:
+        """Steepness against what is known of it, in its errors."""
+        return math.log(p[1] / self.prior[0]) / self.prior[1]
+
+    def variance(self, scatter: np.ndarray, shape: float) -> np.ndarray:
+        """Of the points, for each of some scatters."""
+        known = self.err**2 + np.square(self.displaced(shape))
+        return known[None, :] + np.square(np.outer(scatter, self.level))
+
+    def displaced(self, shape: float) -> np.ndarray:
+        """Charge at each point that an error of the transition's shape may move."""
+        if self.solution is None:
+            return shape * self.full * np.minimum(self.jump, 1.0)
+        p = self.solution
+        whole = _line(p, self.volts) if self.kind == "IG1" else np.full(self.volts.size, p[3])
+        # In the tails at most what a distribution with long ones (the logistic) still has there.
+        tail = 1 / (1 + np.exp(np.minimum(np.abs(p[1] * (self.volts - p[2])), 80.0)))
+        moved = whole * np.minimum(shape, tail)
+        if self.kind == "IG1":
+            # The knee is the same kind of transition, of the slope.
+            moved = np.hypot(
+                moved, shape * p[4] * p[6] * np.exp(-0.5 * np.square((self.volts - p[3]) / (2 * p[6])))
+            )
+        return moved
+
+    def solve(self, shape: float, again: bool) -> None:
+        from scipy.optimize import least_squares
+
+        sigma, best = self.sigma(shape), None
+        starts = [self.solution] if again and self.solution is not None else self.starts
+        for start in starts:
+            try:
+                found = least_squares(
+                    lambda p: np.append((self.model(p, self.volts) - self.level) / sigma, self.off(p)),
+                    start,
+                    bounds=(self.lower, self.upper),
+                    x_scale=self.scale * 0.1,
+                )
+            except ValueError:
+                continue
+            if best is None or found.cost < best.cost:
+                best = found
+        if best is not None:
+            self.solution = best.x
+            self.jacobian = best.jac * np.append(sigma, 1.0)[:, None]
+            self.rest = self.level - self.model(best.x, self.volts)
+
+    def covariance(self, sigma: np.ndarray) -> np.ndarray:
+        weighted = self.jacobian / np.append(sigma, 1.0)[:, None]
+        return np.linalg.pinv(weighted.T @ weighted)
+
+    def free_steepness(self, shape: float) -> float:
+        """Error of ln K from the points alone."""
+        weighted = self.jacobian[:-1] / self.sigma(shape)[:, None]
+        return math.sqrt(float(np.linalg.pinv(weighted.T @ weighted)[1, 1])) / self.solution[1]
+
+    def likelihood(self, scatter: np.ndarray, shape: float) -> np.ndarray:
+        """Logarithm of the restricted likelihood at each scatter; the curve is linear about its solution."""
+        variance = self.variance(scatter, shape)
+        weight = np.append(1 / variance, np.ones((scatter.size, 1)), axis=1)
+        rest = np.append(self.rest, -self.off(self.solution))
+        jacobian = self.jacobian / np.abs(self.jacobian).max(axis=0).clip(1e-300)
+        normal = np.einsum("gi,ij,ik->gjk", weight, jacobian, jacobian)
+        normal += 1e-12 * np.trace(normal, axis1=1, axis2=2)[:, None, None] * np.eye(normal.shape[1])
+        slope = np.einsum("gi,ij,i->gj", weight, jacobian, rest)
+        gone = np.einsum("gj,gj->g", slope, np.linalg.solve(normal, slope[..., None])[..., 0])
+        chi2 = (weight * np.square(rest)).sum(axis=1) - gone
+        return -0.5 * (np.log(variance).sum(axis=1) + np.linalg.slogdet(normal)[1] + chi2)
+
+    def curve(self, shape: float, tolerance: float) -> Curve:
+        names, flags = _NAMES[self.kind], []
+        for k, name in enumerate(names):
+            edge = min(self.solution[k] - self.lower[k], self.upper[k] - self.solution[k])
+            if name not in ("background", "width", "steepness") and edge < 1e-4 * self.scale[k]:
+                flags.append(f"{name} at its bound")
+        sigma = self.sigma(shape)
+        errors = np.sqrt(np.maximum(np.diag(self.covariance(sigma)), 0.0))
+        value = dict(zip(names, (float(v) for v in self.solution), strict=True))
+        error = dict(zip(names, (float(v) for v in errors), strict=True))
+        dof = self.volts.size - len(names)
+        # The scan does not resolve the transition: the threshold lies anywhere between two points.
+        unresolved = (
+            value["steepness"] > 0.9 * self.upper[1] or not error["steepness"] < 0.5 * value["steepness"]
+        )
+        if unresolved:
+            step = float(np.median(np.diff(self.volts)))
+            error["threshold"] = max(error["threshold"], step / math.sqrt(12) * 0.5)
+            error["steepness"] = math.inf
+        if self.scatter > tolerance:
+            worst = np.abs(self.rest / sigma).argmax()
+            flags.append(
+                f"levels scatter by {100 * self.scatter:.2g} % about the curve, most at {self.volts[worst]:g} V"
+            )
+        if shape > 5 * tolerance:
+            flags.append(f"{100 * shape:.2g} % of the charge does not follow the transition")
+        get, err = (lambda n: value.get(n, NAN)), (lambda n: error.get(n, NAN))
+        return Curve(
+            kind=self.kind,
+            **{
+                n: get(n)
+                for n in ("threshold", "steepness", "background", "notch", "knee", "slope", "amplitude")
+            },
+            **{
+                f"{n}_err": err(n)
+                for n in ("threshold", "steepness", "background", "notch", "knee", "slope", "amplitude")
+            },
+            width=get("width"),
+            scatter=float(self.scatter),
+            shape=float(shape),
+            chi2=float(np.square(self.rest / sigma).sum()),
+            dof=int(dof),
+            n=int(self.volts.size),
+            flag="; ".join(flags),
+            parameters=tuple(float(v) for v in self.solution),
+        )
+
+
+def _learn(problems) -> float:
+    """Shape of all quadrants (rms over its probability); sets the scatter of each (mean of its logarithm).
+
+    Before the data every magnitude of the scatter is as likely, and of the shape up to about the usual one: points
+    inside a transition are too few to bound it.
+    """
+    scatter, shape = np.geomspace(*_SCATTER, 34), np.geomspace(*_SHAPE, 30)
+    tables = [np.array([p.likelihood(scatter, s) for s in shape]) for p in problems]
+    total = sum(_log_sum(t) for t in tables) - 0.5 * np.square(shape / _SYSTEMATIC)
+    weight = np.exp(total - total.max())
+    found = math.sqrt(float((weight * shape**2).sum() / weight.sum()))
+    for problem, table in zip(problems, tables, strict=True):
+        likelihood = table[np.abs(shape - found).argmin()]
+        weight = np.exp(likelihood - likelihood.max())
+        problem.scatter = math.exp(float((weight * np.log(scatter)).sum() / weight.sum()))
+    return found
+
+
+def _steepness(problems, shape: float) -> list[tuple[float, float]]:
+    """What the other quadrants tell of the steepness of each: their mean, and their spread beyond the errors."""
+    value = np.array([math.log(p.solution[1]) for p in problems])
+    own = np.array([max(p.free_steepness(shape), 1e-3) for p in problems])
+    out = []
+    for number in range(len(problems)):
+        others = (np.arange(len(problems)) != number) & (own < 0.3)
+        if others.sum() < 3:
+            out.append(_STEEPNESS)
+            continue
+        x, e = value[others], own[others]
+        mean = float(np.mean(x))
+        spread = max(float(np.var(x, ddof=1) - np.mean(e**2)), 0.0)
+        # The spread of few is not well known itself.
+        width = math.sqrt(spread * (1 + 3 / x.size) + float(np.mean(e**2)) / x.size + 0.1**2)
+        out.append((math.exp(mean), width))
+    return out
+
+
+def _log_sum(table: np.ndarray) -> np.ndarray:
+    top = table.max(axis=1)
+    return top + np.log(np.exp(table - top[:, None]).mean(axis=1))
+
+
+def _prepare(kind, volts, level, err) -> _Problem | Curve:
+    """Bounds and starts of a curve, or why there is none."""
+    volts, level, err = (np.asarray(v, float) for v in (volts, level, err))
+    good = np.isfinite(volts) & np.isfinite(level) & np.isfinite(err) & (err > 0)
+    order = np.argsort(volts[good])
+    volts, level, err = volts[good][order], level[good][order], err[good][order]
+    return (_prepare_gate if kind == "IG1" else _prepare_drain)(volts, level, err)
+
+
+def _prepare_gate(volts, level, err) -> _Problem | Curve:
+    n = volts.size
+    if n < 9:
         return _no_curve("IG1", n, f"{n} points")
-    order = np.argsort(volts)
-    volts, level, err = volts[order], level[order], err[order]
     top = int(np.argmax(level))
     if not level[top] > 20 * err[top] or top == 0:
         return _no_curve("IG1", n, "no threshold inside the scan")
@@ -732,41 +950,29 @@ def fit_gate(volts, level, err, relative: float = RELATIVE_ERROR, shape_error: f
     crossing = _crossing(volts[: top + 1], level[: top + 1] - low, 0.5 * (high - low))
     tail = float(level[-1] - low)
     falling = (level < low + 0.85 * (high - low)) & (level > low + 0.3 * (high - low)) & (np.arange(n) > top)
-    slope0 = (
+    slope = (
         -np.polyfit(volts[falling], level[falling], 1)[0]
         if falling.sum() >= 2
         else (high - tail) / max(volts[-1] - volts[top], 0.25)
     )
-    knee0 = volts[top] + (high - low - tail) / max(slope0, 1e-9)
+    knee = volts[top] + (high - low - tail) / max(slope, 1e-9)
     step = float(np.median(np.diff(volts)))
     bounds = (
-        [-0.05 * high, 2.0, volts[0], volts[top], 0.1 * slope0, 0.0, 0.02],
-        [0.05 * high, 200.0, volts[min(top + 1, n - 1)], volts[-1] + 1.0, 10 * abs(slope0), 0.5 * high, 0.5],
+        [-0.05 * high, 2.0, volts[0], volts[top], 0.1 * slope, 0.0, 0.02],
+        [0.05 * high, 200.0, volts[min(top + 1, n - 1)], volts[-1] + 1.0, 10 * abs(slope), 0.5 * high, 0.5],
     )
     starts = [
-        (
-            low,
-            k,
-            min(max(crossing + d * step, bounds[0][2] + 1e-3), bounds[1][2] - 1e-3),
-            knee0,
-            slope0,
-            max(tail, 1e-3 * high),
-            w,
-        )
+        (low, k, crossing + d * step, knee, slope, max(tail, 1e-3 * high), w)
         for k, d, w in ((20.0, 0.0, 0.06), (10.0, -0.3, 0.2), (10.0, 0.3, 0.06), (60.0, 0.0, 0.2))
     ]
-    return _fit("IG1", _gate, starts, bounds, volts, level, err, relative, shape_error, step)
+    return _Problem("IG1", volts, level, err, bounds, starts)
 
 
-def fit_drain(volts, level, err, relative: float = RELATIVE_ERROR, shape_error: float = SHAPE_ERROR) -> Curve:
-    """Fit level against the low level of the injection drain; parameters as `fit_gate`."""
-    volts, level, err, n = _clean(volts, level, err)
-    if n < 5:
+def _prepare_drain(volts, level, err) -> _Problem | Curve:
+    n = volts.size
+    if n < 6:
         return _no_curve("IDL", n, f"{n} points")
-    order = np.argsort(volts)
-    volts, level, err = volts[order], level[order], err[order]
-    high = float(np.median(level[:3]))
-    low = float(np.median(level[-2:]))
+    high, low = float(np.median(level[:3])), float(np.median(level[-2:]))
     if not high - low > 20 * float(np.median(err)):
         return _no_curve("IDL", n, "no threshold inside the scan")
     crossing = _crossing(volts, high - level, 0.5 * (high - low))
@@ -778,16 +984,10 @@ def fit_drain(volts, level, err, relative: float = RELATIVE_ERROR, shape_error: 
     if not bounds[0][2] < crossing < bounds[1][2]:
         return _no_curve("IDL", n, "no threshold inside the scan")
     starts = [
-        (low, k, min(max(crossing + d * step, bounds[0][2] + 1e-3), bounds[1][2] - 1e-3), high - low)
+        (low, k, crossing + d * step, high - low)
         for k, d in ((20.0, 0.0), (10.0, -0.3), (10.0, 0.3), (60.0, 0.0))
     ]
-    return _fit("IDL", _drain, starts, bounds, volts, level, err, relative, shape_error, step)
-
-
-def _clean(volts, level, err):
-    volts, level, err = (np.asarray(v, float) for v in (volts, level, err))
-    good = np.isfinite(volts) & np.isfinite(level) & np.isfinite(err) & (err > 0)
-    return volts[good], level[good], err[good], int(good.sum())
+    return _Problem("IDL", volts, level, err, bounds, starts)
 
 
 def _crossing(x, y, at: float) -> float:
@@ -798,149 +998,9 @@ def _crossing(x, y, at: float) -> float:
     return float(x[k - 1] + (at - y[k - 1]) / (y[k] - y[k - 1]) * (x[k] - x[k - 1]))
 
 
-def _fit(kind, model, starts, bounds, volts, level, err, relative, shape_error, step) -> Curve:
-    found = {}
-    for shape in (_logistic, _probit):
-        found[shape] = _best(model, shape, starts, bounds, volts, level, err, relative, shape_error)
-    solution, covariance, chi2, sigma = found[_probit]
-    if solution is None:
-        return _no_curve(kind, volts.size, "the fit does not converge")
-    flags = []
-    names = (
-        ("background", "steepness", "threshold", "knee", "slope", "notch", "knee width")
-        if kind == "IG1"
-        else ("background", "steepness", "threshold", "amplitude")
-    )
-    lower, upper = np.asarray(bounds[0], float), np.asarray(bounds[1], float)
-    width = upper - lower
-    for k, name in enumerate(names):
-        if name in ("background", "knee width", "steepness"):
-            continue
-        if min(solution[k] - lower[k], upper[k] - solution[k]) < 1e-4 * width[k]:
-            flags.append(f"{name} at its bound")
-    dof = volts.size - len(names)
-    worse = max(1.0, chi2 / dof) if dof > 0 else 1.0
-    errors = np.sqrt(np.maximum(np.diag(covariance), 0.0) * worse)
-    threshold, steep = float(solution[2]), float(solution[1])
-    # The shape is not known. Potentials scattered across a column make a normal distribution, which is taken; the
-    # logistic curve counts as an error, by its probability given the data.
-    choice, other = 0.0, found[_logistic][0]
-    if other is not None:
-        rest = (model(other, volts, _logistic) - level) / sigma
-        rise = float(np.clip((rest @ rest - chi2) / worse, -50.0, 50.0))
-        choice = abs(threshold - float(other[2])) / math.sqrt(1 + math.exp(0.5 * rise))
-    unresolved = steep > 0.9 * upper[1] or not errors[1] < steep
-    threshold_err = math.hypot(float(errors[2]), choice)
-    if unresolved:
-        # Steeper than the scan resolves: the threshold lies anywhere between two points.
-        threshold_err = max(threshold_err, step / math.sqrt(12) * 0.5)
-    if dof > 0 and chi2 / dof > 30:
-        flags.append(f"chi2/dof {chi2 / dof:.1f}")
-    get = dict(zip(names, solution, strict=True))
-    get_err = dict(zip(names, errors, strict=True))
-    return Curve(
-        kind=kind,
-        threshold=threshold,
-        threshold_err=threshold_err,
-        steepness=steep,
-        steepness_err=math.inf if unresolved else float(errors[1]),
-        background=float(get["background"]),
-        background_err=float(get_err["background"]),
-        notch=float(get.get("notch", NAN)),
-        notch_err=float(get_err.get("notch", NAN)),
-        knee=float(get.get("knee", NAN)),
-        knee_err=float(get_err.get("knee", NAN)),
-        slope=float(get.get("slope", NAN)),
-        slope_err=float(get_err.get("slope", NAN)),
-        amplitude=float(get.get("amplitude", NAN)),
-        amplitude_err=float(get_err.get("amplitude", NAN)),
-        width=float(get.get("knee width", NAN)),
-        chi2=float(chi2),
-        dof=int(dof),
-        n=int(volts.size),
-        flag="; ".join(flags),
-        parameters=tuple(float(v) for v in solution),
-    )
-
-
-def _best(model, shape, starts, bounds, volts, level, err, relative, shape_error):
-    """Best of several starts; the errors of the points are set from the curve found, twice."""
-    from scipy.optimize import least_squares
-
-    lower, upper = np.asarray(bounds[0], float), np.asarray(bounds[1], float)
-    full = float(level.max())
-    scale = np.maximum(np.abs(upper - lower), 1e-6)
-    sigma = np.sqrt(err**2 + (relative * np.abs(level)) ** 2)
-    # Before the curve is known every point near the rise counts less.
-    jump = np.abs(np.gradient(level)) / max(full, 1e-9)
-    sigma = np.hypot(sigma, 0.02 * full * np.minimum(jump, 0.5))
-    best = None
-    candidates = [np.clip(start, lower + 1e-9 * scale, upper - 1e-9 * scale) for start in starts]
-    for turn in range(3):
-        best = None
-        for start in candidates:
-            try:
-                result = least_squares(
-                    lambda p, sigma=sigma: np.append(
-                        (model(p, volts, shape) - level) / sigma, math.log(p[1] / STEEPNESS[0]) / STEEPNESS[1]
-                    ),
-                    start,
-                    bounds=(lower, upper),
-                    x_scale=scale * 0.1,
-                )
-            except ValueError:
-                continue
-            if best is None or result.cost < best.cost:
-                best = result
-        if best is None:
-            return None, None, NAN, sigma
-        candidates = [best.x]
-        threshold = best.x[2]
-        # How far a point is inside the transition comes from its level, not from the curve: a curve that is
-        # too steep would else excuse itself.
-        if model is _gate:
-            whole = model(np.r_[0.0, best.x[1], -1e3, best.x[3:]], volts, shape)
-        else:
-            whole = np.full(volts.size, best.x[3])
-        share = np.clip((level - best.x[0]) / np.where(whole > 0, whole, np.inf), 1e-9, 1 - 1e-9)
-        argument = np.log(share / (1 - share))
-        blur = np.abs(whole) * share * (1 - share) * (_MIDDLE + shape_error * 0.5 * np.square(argument))
-        blur[np.abs(volts - threshold) > 0.6] = 0.0
-        sigma = np.sqrt(err**2 + (relative * np.abs(level)) ** 2 + blur**2)
-        if turn < 2:
-            candidates += [np.clip(start, lower + 1e-9 * scale, upper - 1e-9 * scale) for start in starts[:3]]
-    jacobian = best.jac
-    try:
-        covariance = np.linalg.pinv(jacobian.T @ jacobian)
-    except np.linalg.LinAlgError:
-        return None, None, NAN, sigma
-    prior = (math.log(best.x[1] / STEEPNESS[0]) / STEEPNESS[1]) ** 2
-    return best.x, covariance, 2 * best.cost - prior, sigma
-
-
 def _no_curve(kind: str, n: int, why: str) -> Curve:
-    numbers = dict.fromkeys(
-        [
-            "threshold",
-            "threshold_err",
-            "steepness",
-            "steepness_err",
-            "background",
-            "background_err",
-            "notch",
-            "notch_err",
-            "knee",
-            "knee_err",
-            "slope",
-            "slope_err",
-            "amplitude",
-            "amplitude_err",
-            "width",
-            "chi2",
-        ],
-        NAN,
-    )
-    return Curve(kind=kind, dof=0, n=n, flag=why, **numbers)
+    names = [f.name for f in fields(Curve) if f.name not in ("kind", "dof", "n", "flag", "parameters")]
+    return Curve(kind=kind, dof=0, n=n, flag=why, **dict.fromkeys(names, NAN))
 
 
 def bad_columns(columns: np.ndarray, sigma: float = 8.0, least: float = 0.5) -> np.ndarray:

@@ -23,8 +23,14 @@ STEP = 0.25
 _LARGEST = 32000
 #: Pairs worked on at a time: their values for all templates stay in the processor's cache.
 _PAIRS = 4096
+#: Half-differences beyond so many sigma count as at them in the noise of a column: dipoles and rays.
+_CLIP = 2.0
 #: Net charge, in sigma, above which a pair was hit by a cosmic ray.
 _RAY = 3.0
+#: Growth of the error of an amplitude with the number of neighbours it is solved with.
+_GROWTH = np.sqrt(np.array([1.0, 4.0 / 3.0, 2.0]))
+#: Net charge of a pixel alone over the amplitude it gives its pair, both in their errors.
+_ALONE = 2 / math.sqrt(2 * (2 + 0.5 * math.pi * 4 / 9))
 #: Beyond the times of a scan amplitudes tell tau / Pc only: a value outside by more than `_BEYOND`, or whose interval
 #: ends farther out than `_REACH` (both of ln tau), is a limit.
 _BEYOND, _REACH = math.log(2.5), math.log(4.0)
@@ -66,20 +72,38 @@ def half_differences(image: np.ndarray, mask: np.ndarray | None = None) -> np.nd
     Returns
     -------
     ndarray of int16, shape (rows - 1, columns)
-        Medians of rows and columns taken off (offsets of rows, gradients).
+        Means of rows taken off (offsets, gradients), and the pattern of the columns where a row holds less charge
+        than the next (the first injected one does). Columns are left as they are: over two thousand rows a gradient
+        is nothing between two, and what is taken off in error would add up along the column (`net_charge`).
     """
     half = image[:-1] - image[1:]
     half *= np.float32(0.5 / STEP)
     if half.shape[1] >= 64:
-        half -= np.median(half[:, :: max(1, half.shape[1] // 128)], axis=1)[:, None]
-    if half.shape[0] >= 64:
-        half -= np.median(half[:: max(1, half.shape[0] // 128)], axis=0)[None, :]
+        half -= np.median(half[:, :: max(1, half.shape[1] // 64)], axis=1)[:, None]
+        _take_off_rows(half, image)
     np.rint(half, out=half)
     np.clip(half, -_LARGEST, _LARGEST, out=half)
     out = half.astype(np.int16)
     if mask is not None:
         out[mask[:-1] | mask[1:]] = 0
     return out
+
+
+def _take_off_rows(half: np.ndarray, image: np.ndarray) -> None:
+    """Take off the mean of each row, and its share of the pattern of the columns where it has one; in place."""
+    noise = max(1.4826 * float(np.median(np.abs(half[::16, ::16]))), 1.0)
+    limited = np.clip(half, -4 * noise, 4 * noise)
+    number = half.shape[1]
+    pattern = np.median(image[:: max(1, image.shape[0] // 64)], axis=0)
+    pattern -= np.median(pattern)
+    # Columns far off (dark or hot ones) would decide everything.
+    width = 1.4826 * float(np.median(np.abs(pattern)))
+    use = np.where(np.abs(pattern) < 5 * width, pattern, 0).astype(np.float32)
+    norm = max(float(use @ use), 1e-30)
+    sums = limited @ np.stack([np.full(number, 1 / number, np.float32), use / norm], axis=1)
+    half -= sums[:, :1]
+    rows = np.flatnonzero(np.abs(sums[:, 1]) > 3 * noise / math.sqrt(norm))
+    half[rows] -= sums[rows, 1:] * pattern.astype(np.float32)
 
 
 def noise_of(half: np.ndarray) -> float:
@@ -91,23 +115,87 @@ def noise_of(half: np.ndarray) -> float:
     return max(1.4826 * STEP * float(np.median(np.abs(sample - np.median(sample)))), 0.5 * STEP)
 
 
-def column_noise(stack: Sequence[np.ndarray], noise: Sequence[float]) -> np.ndarray:
-    """Noise of each column over that of its frame, from all frames of the stack; 1 where it is the common one."""
+def column_noise(stack: Sequence[np.ndarray], noise: Sequence[float], rows: int = 256) -> np.ndarray:
+    """Noise of each column over that of its frame, from `rows` rows of every frame; 1 where it is the common one.
+
+    At 6 sigma a noise taken 3 % too small doubles the number of false dipoles, so it must be known to 1 %: from the
+    mean square clipped at 2 sigma, of all frames, and not from a median, which needs three times as many pixels.
+    """
     total = np.zeros(stack[0].shape[1])
+    count = np.zeros(stack[0].shape[1])
     for half, sigma in zip(stack, noise, strict=True):
-        # The median of the moduli: dipoles of a column do not count as its noise, nor do masked pairs (0).
-        rows = np.sort(np.abs(half[:: max(1, half.shape[0] // 256)]), axis=0)
-        masked = (rows == 0).sum(axis=0)
-        at = np.minimum((rows.shape[0] + masked) // 2, rows.shape[0] - 1)
-        total += rows[at, np.arange(rows.shape[1])] * (STEP / sigma)
-    ratio = total / len(stack)
-    middle = float(np.median(ratio[ratio > 0])) if (ratio > 0).any() else 1.0
-    return np.where(ratio > 0, ratio / middle, 1.0)
+        part = half[:: max(1, half.shape[0] // rows)].astype(np.float32)
+        # Masked pairs are 0; few others are.
+        count += np.count_nonzero(part, axis=0)
+        part *= np.float32(STEP / sigma)
+        np.clip(part, -_CLIP, _CLIP, out=part)
+        total += np.einsum("ij,ij->j", part, part)
+    known = count > 0
+    ratio = np.sqrt(np.divide(total, count, out=np.zeros(total.size), where=known))
+    # A noise beyond the common one is clipped more: its rms is found from that of the clipped normal distribution.
+    grid = np.geomspace(0.05, 20, 400)
+    ratio = np.interp(ratio, _clipped_rms(_CLIP / grid) * grid, grid)
+    middle = float(np.median(ratio[known])) if known.any() else 1.0
+    return np.where(known, ratio / middle, 1.0)
+
+
+def _clipped_rms(limit: np.ndarray) -> np.ndarray:
+    """rms of a normal distribution with unit rms whose values beyond `limit` are put at it."""
+    from scipy.special import ndtr
+
+    tail = ndtr(-limit)
+    density = np.exp(-0.5 * np.square(limit)) / math.sqrt(2 * math.pi)
+    return np.sqrt(1 - 2 * tail - 2 * limit * density + 2 * np.square(limit) * tail)
 
 
 def row_noise(stack: Sequence[np.ndarray], noise: Sequence[float]) -> np.ndarray:
     """As `column_noise`, of each row: a line that holds less charge shows the pattern of the columns."""
     return column_noise([half.T for half in stack], noise)
+
+
+def line_profile(image: np.ndarray, mask: np.ndarray):
+    """Mean of many lines at each place of a register, and the error of half the difference of two places.
+
+    Parameters
+    ----------
+    image : ndarray of float32, shape (lines, places)
+        ADU.
+    mask : ndarray of bool
+        True where a pixel is left out.
+
+    Returns
+    -------
+    profile : ndarray, shape (places,)
+        Mean over the lines, clipped about the median line by line.
+    err : ndarray, shape (places - 1,)
+        Standard error of half the difference of a place and the next, from the scatter of the lines. It follows the
+        level (``a + b level**2``, fitted to all places), so that the noise of the pumping at a trap, which is part of
+        the fit of that trap, does not enter.
+    """
+    middle = np.median(image, axis=0)
+    spread = 1.4826 * np.median(np.abs(image - middle[None, :]))
+    good = (np.abs(image - middle[None, :]) < 6 * max(float(spread), 0.5)) & ~mask
+    n = good.sum(axis=0)
+    total = np.where(good, image, 0).sum(axis=0, dtype=np.float64)
+    profile = np.divide(total, n, out=np.full(n.size, NAN), where=n > 0)
+    both = good[:, :-1] & good[:, 1:]
+    step = np.where(both, 0.5 * (image[:, :-1] - image[:, 1:]), 0.0).astype(np.float64)
+    lines = both.sum(axis=0)
+    enough = lines > 4
+    mean = step.sum(axis=0) / np.maximum(lines, 1)
+    variance = np.square(np.where(both, step - mean, 0.0)).sum(axis=0) / np.maximum(lines - 1, 1)
+    level = np.nan_to_num(0.5 * (profile[:-1] ** 2 + profile[1:] ** 2))
+    expected = np.full(lines.size, float(np.median(variance[enough])) if enough.any() else NAN)
+    for _ in range(3):
+        # The scatter of a variance from so many lines; dipoles stand out of it.
+        known = enough & (np.abs(variance / expected - 1) < 4 * np.sqrt(2 / np.maximum(lines - 1, 1)))
+        if known.sum() < 20:
+            break
+        design = np.stack([np.ones(known.sum()), level[known]], axis=1) / expected[known, None]
+        a, b = np.linalg.lstsq(design, variance[known] / expected[known], rcond=None)[0]
+        fitted = a + b * level
+        expected = np.where(fitted > 0.1 * expected, fitted, expected)
+    return profile, np.sqrt(np.divide(expected, lines, out=np.full(lines.size, NAN), where=lines > 0))
 
 
 # ---- detection ---------------------------------------------------------------------------------------------
@@ -137,8 +225,8 @@ def significance(stack: Sequence[np.ndarray], white, shapes: np.ndarray, scale: 
         Half-differences of one mode, a frame per time.
     white, shapes
         Of `whitening` and `templates`.
-    scale : ndarray, shape (columns,)
-        Noise of a column over the common one.
+    scale : ndarray, shape (columns,) or (pairs, columns)
+        Noise of a column (or pair) over the common one.
 
     Returns
     -------
@@ -147,7 +235,7 @@ def significance(stack: Sequence[np.ndarray], white, shapes: np.ndarray, scale: 
     rows, columns = stack[0].shape
     out = np.empty((rows, columns), np.float32)
     weights = np.ascontiguousarray((shapes @ white) * STEP, dtype=np.float32)
-    inverse = (1.0 / scale).astype(np.float32)
+    inverse = np.broadcast_to((1.0 / scale).astype(np.float32), (rows, columns))
     step = max(1, _PAIRS // columns)
     for first in range(0, rows, step):
         last = min(first + step, rows)
@@ -155,7 +243,7 @@ def significance(stack: Sequence[np.ndarray], white, shapes: np.ndarray, scale: 
         found = weights @ block
         high, low = found.max(axis=0), found.min(axis=0)
         best = np.where(high >= -low, high, low).reshape(last - first, columns)
-        np.multiply(best, inverse[None, :], out=out[first:last])
+        np.multiply(best, inverse[first:last], out=out[first:last])
     return out
 
 
@@ -190,7 +278,9 @@ class Dipoles:
     blended: np.ndarray = field(metadata=about("1", "neighbouring dipoles were solved together"))
     kind: np.ndarray = field(
         metadata=about(
-            "", "dipole; ray: charge from outside; pixel: one pixel alone; frame: in one frame alone"
+            "",
+            "dipole; ray: charge from outside; pixel: one pixel alone; frame: in one frame alone; edge: at the end of a "
+            "column, the other packet lies outside",
         )
     )
     hit: np.ndarray = field(
@@ -221,6 +311,7 @@ def find_dipoles(
     if valid is not None:
         where &= valid
     row, column = np.nonzero(where)
+    own = np.broadcast_to(scale, where.shape)[row, column]
     values = (
         np.stack([half[row, column] for half in stack], axis=1).astype(float) * STEP
         if row.size
@@ -257,41 +348,72 @@ def find_dipoles(
             np.add.at(values, there[open_], 0.5 * values[here[open_]])
         waiting = state == 0
         if waiting.any():
-            found = (values[waiting] @ weights.T) / scale[column[waiting], None]
+            # Neighbours share a pixel: with them taken off less noise is left.
+            beside = sum(
+                ((other >= 0) & (state[other] == 1)).astype(int)[waiting] for other in (before, after)
+            )
+            found = (values[waiting] @ weights.T) / (own[waiting] / _GROWTH[beside])[:, None]
             pick = np.abs(found).argmax(axis=1)
             level[waiting] = found[np.arange(pick.size), pick]
             state[np.flatnonzero(waiting)[np.abs(level[waiting]) <= cut]] = -1
     keep = state == 1
-    index = np.full(row.size + 1, -1)
+    while True:
+        amplitude, neighbours = _together(raw[keep], keep, before, after)
+        growth = _GROWTH[neighbours]
+        # Solved together some may turn out to be nothing: between two dipoles of one sign lies the look of a third.
+        found = (amplitude @ weights.T) / (own[keep] * growth)[:, None]
+        best = (
+            np.take_along_axis(found, np.abs(found).argmax(axis=1)[:, None], axis=1)[:, 0]
+            if keep.any()
+            else found.sum(1)
+        )
+        fallen = (np.abs(best) <= cut) & (neighbours > 0)
+        if not fallen.any():
+            break
+        keep[np.flatnonzero(keep)[fallen & (np.abs(best) == np.abs(best[fallen]).min())]] = False
+    level[keep] = best
+    err = np.asarray(noise)[None, :] * (own[keep] * growth)[:, None]
+    row, column, level, own, blended = row[keep], column[keep], level[keep], own[keep], neighbours > 0
+    kind = _kinds(stack, white, shapes, own, row, column, amplitude, blended)
+    hit = np.zeros(amplitude.shape, bool)
+    if row.size:
+        low, high = _chains(row, column)
+        charge = np.stack(
+            [
+                net_charge(half, row, low, high, column, sigma * own)
+                for half, sigma in zip(stack, noise, strict=True)
+            ],
+            axis=1,
+        )
+        # At the ends of the columns pumping takes charge away for good: one pixel of the pair tells of it.
+        moved = np.abs((charge[:, None, :] * shapes[None, :, :]).sum(axis=2)).max(axis=1)
+        edge = ((low == 0) | (high == stack[0].shape[0])) & (moved > 0.5 * _ALONE * np.abs(level))
+        if rays:
+            hit = np.abs(charge) > _RAY
+            left = _without(hit, amplitude / err, shapes)
+            touched = hit.any(axis=1)
+            kind[touched & (np.abs(left) < cut)] = "ray"
+            level = np.where(touched, left, level)
+            amplitude = np.where(hit, np.nan, amplitude)
+            err = np.where(hit, np.nan, err)
+        kind[edge] = "edge"
+    return Dipoles(row, column, level, amplitude, err, blended, kind, hit)
+
+
+def _together(raw, keep, before, after):
+    """Amplitudes of the pairs `keep`, neighbours solved together, and the number of neighbours of each."""
+    index = np.full(keep.size + 1, -1)
     index[:-1][keep] = np.arange(keep.sum())
     left, right = index[before[keep]], index[after[keep]]
-    amplitude = raw[keep]
-    own = amplitude.copy()
+    amplitude = raw.copy()
     for _ in range(40):
-        update = own.copy()
+        update = raw.copy()
         update[left >= 0] += 0.5 * amplitude[left[left >= 0]]
         update[right >= 0] += 0.5 * amplitude[right[right >= 0]]
         if np.array_equal(update, amplitude):
             break
         amplitude = update
-    neighbours = (left >= 0).astype(int) + (right >= 0).astype(int)
-    growth = np.sqrt(np.array([1.0, 4.0 / 3.0, 2.0]))[neighbours]
-    err = np.asarray(noise)[None, :] * (scale[column[keep]] * growth)[:, None]
-    row, column, level, blended = row[keep], column[keep], level[keep], neighbours > 0
-    kind = _kinds(stack, white, shapes, scale, row, column, amplitude, blended)
-    hit = np.zeros(amplitude.shape, bool)
-    if rays and row.size:
-        low, high = _chains(row, column)
-        for k, (half, sigma) in enumerate(zip(stack, noise, strict=True)):
-            charge, error = net_charge(half, row, low, high, column, sigma * scale[column])
-            hit[:, k] = np.abs(charge) > _RAY * error
-        left = _without(hit, amplitude / err, shapes)
-        touched = hit.any(axis=1)
-        kind[touched & (np.abs(left) < cut)] = "ray"
-        level = np.where(touched, left, level)
-        amplitude = np.where(hit, np.nan, amplitude)
-        err = np.where(hit, np.nan, err)
-    return Dipoles(row, column, level, amplitude, err, blended, kind, hit)
+    return amplitude, (left >= 0).astype(int) + (right >= 0).astype(int)
 
 
 def _chains(row, column):
@@ -308,7 +430,10 @@ def _chains(row, column):
 
 
 def net_charge(half, row, low, high, column, noise, reach: int = 10):
-    """Charge of the pixels `low` to `high` above that of their surroundings, and its error, ADU; arrays over pairs.
+    """Charge of the pixels `low` to `high` above that of their surroundings, in its errors; arrays over pairs.
+
+    The surroundings before and after them count each for itself, and the larger charge is returned: inside the
+    track of a ray along the column only one side tells of it.
 
     Parameters
     ----------
@@ -326,13 +451,16 @@ def net_charge(half, row, low, high, column, noise, reach: int = 10):
     place = row[:, None] + np.arange(-reach, reach + 2)[None, :]
     known = (place >= 0) & (place <= rows)
     own = (place >= low[:, None]) & (place <= high[:, None]) & known
-    around = known & ((place < low[:, None] - 1) | (place > high[:, None] + 1))
-    surroundings = np.ma.median(np.ma.array(pixels, mask=~around), axis=1).filled(0.0)
-    charge = np.where(own, pixels - surroundings[:, None], 0.0).sum(axis=1)
-    n, m = own.sum(axis=1), np.maximum(around.sum(axis=1), 1)
-    error = math.sqrt(2) * noise * np.sqrt(n + 0.5 * math.pi * n**2 / m)
-    # At the ends of the columns pumping takes charge away for good.
-    return np.where((low > 1) & (high < rows - 1), charge, 0.0), error
+    n = own.sum(axis=1)
+    best = np.zeros(row.size)
+    for around in (known & (place < low[:, None] - 1), known & (place > high[:, None] + 1)):
+        m = around.sum(axis=1)
+        level = np.ma.median(np.ma.array(pixels, mask=~around), axis=1).filled(0.0)
+        charge = np.where(own, pixels - level[:, None], 0.0).sum(axis=1)
+        error = math.sqrt(2) * noise * np.sqrt(n + 0.5 * math.pi * n**2 / np.maximum(m, 1))
+        charge = np.where(m >= 3, charge / error, 0.0)
+        best = np.where(np.abs(charge) > np.abs(best), charge, best)
+    return best
 
 
 def _without(hit, significance, shapes):
@@ -349,7 +477,7 @@ def _kinds(stack, white, shapes, scale, row, column, amplitude, blended) -> np.n
     kind = np.full(row.size, "dipole", dtype="U6")
     if not row.size:
         return kind
-    z = amplitude @ white.T / scale[column, None]
+    z = amplitude @ white.T / scale[:, None]
     seen = z @ shapes.T
     best = np.abs(seen).argmax(axis=1)
     each = np.arange(row.size)
@@ -361,7 +489,7 @@ def _kinds(stack, white, shapes, scale, row, column, amplitude, blended) -> np.n
     slant = (
         np.stack([half[lower, column].astype(float) - half[upper, column] for half in stack], axis=1) * STEP
     )
-    slant = (slant @ white.T / scale[column, None] * shapes[best]).sum(axis=1)
+    slant = (slant @ white.T / scale[:, None] * shapes[best]).sum(axis=1)
     kind[inside & ~blended & (np.abs(slant) > 0.65 * np.abs(peak))] = "pixel"
     # Without its largest time nothing is left, and the times do not follow any trap.
     rest = np.square(z).sum(axis=1) - peak**2
@@ -407,6 +535,10 @@ class TrapFit:
     dof: np.ndarray = field(metadata=about("1", "degrees of freedom"))
     hypothesis: np.ndarray = field(metadata=about("1", "which of the responses fits best"))
     status: np.ndarray = field(metadata=about("", "ok, lower, upper, multiple, poor"))
+    model: np.ndarray = field(metadata=about("e-", "shape (traps, times): amplitudes of the fit, signed"))
+    slopes: np.ndarray = field(
+        metadata=about("e-", "shape (traps, times, 2): change of the model with ln tau and with Pc")
+    )
 
 
 def fit_traps(
@@ -453,13 +585,16 @@ def fit_traps(
     traps, times = amplitude.shape
     if traps == 0:
         empty = np.empty(0)
-        return TrapFit(*([empty] * 8), np.empty(0, int), np.empty(0, int), np.empty(0, "U8"))
+        return TrapFit(
+            *([empty] * 8),
+            *(np.empty(0, int), np.empty(0, int), np.empty(0, "U8")),
+            *(np.empty((0, times)), np.empty((0, times, 2))),
+        )
     lost = ~(np.isfinite(amplitude) & np.isfinite(err))
     amplitude, err = np.where(lost, 0.0, amplitude), np.where(lost, 1e9, err)  # no weight
     grid = tau_grid(*tau_range, 240)
     # Binomial noise of the pumping itself, from the amplitude measured.
-    moved = np.clip(np.abs(amplitude), 0, cycles)
-    variance = np.square(err) + moved * (1 - moved / cycles) / lines + np.square(relative * moved)
+    variance = pumping_variance(amplitude, err, cycles, lines) + np.square(relative * amplitude)
     common = np.broadcast_to(np.asarray(common, float), (traps,))
     best = None
     for number, hypothesis in enumerate(responses):
@@ -510,6 +645,7 @@ def fit_traps(
     ] = "lower"
     tau = np.exp(log_tau)
     pc = np.clip(free / many, 0.0, 1.0)
+    model, slopes = _model(responses, number, steps_us, cycles, tau_c_us, log_tau, free)
     return TrapFit(
         tau,
         tau * err_log,
@@ -522,7 +658,82 @@ def fit_traps(
         dof,
         number,
         status,
+        model,
+        slopes,
     )
+
+
+def pumping_variance(amplitude, err, cycles: float, lines: float = 1.0):
+    """Variance of amplitudes, e-: that of the pixels, and the binomial noise of the pumping itself."""
+    moved = np.clip(np.abs(amplitude), 0, cycles)
+    return np.square(err) + moved * (1 - moved / cycles) / lines
+
+
+def _model(responses, number, steps_us, cycles, tau_c_us, log_tau, pc):
+    """Signed amplitudes of the fits, and their change with ln tau and with Pc."""
+    times, step = len(steps_us), 1e-4
+    model, slopes = np.zeros((pc.size, times)), np.zeros((pc.size, times, 2))
+    for k, hypothesis in enumerate(responses):
+        here = number == k
+        for j, (r, t) in enumerate(zip(hypothesis, steps_us, strict=True)):
+            low, high = (
+                r.sign * r.electrons(t, np.exp(log_tau[here] + d), cycles, tau_c_us) for d in (-step, step)
+            )
+            model[here, j] = 0.5 * (low + high) * pc[here]
+            slopes[here, j, 0] = (high - low) / (2 * step) * pc[here]
+            slopes[here, j, 1] = 0.5 * (low + high)
+    return model, slopes
+
+
+def model_error(groups, usual: float = 0.01) -> float:
+    """Share of an amplitude by which traps leave their model, from the residuals of many of them.
+
+    Restricted likelihood of an error that is the same share of every amplitude, the model taken as linear about the
+    solution; rms over its probability, every magnitude up to about `usual` being as likely before.
+
+    Parameters
+    ----------
+    groups : sequence of (amplitude, variance, common, fit)
+        Of traps fitted together: e-, shape (traps, times), NaN where not measured; e-2, without an error of the
+        model; error common to all times, e-, shape (traps,); the `TrapFit`.
+    """
+    grid = np.geomspace(1e-4, 0.2, 30)
+    likelihood = -0.5 * np.square(grid / usual)
+    told = False
+    for amplitude, variance, common, fit in groups:
+        known = np.isfinite(amplitude).all(axis=1) & np.isin(fit.status, ["ok", "poor"]) & (fit.dof > 0)
+        # The strongest tell most.
+        strength = np.where(known, (np.square(np.nan_to_num(amplitude)) / variance).sum(axis=1), -1.0)
+        pick = np.argsort(-strength)[: min(300, int(known.sum()))]
+        if pick.size:
+            told = True
+            likelihood += _model_likelihood(amplitude[pick], variance[pick], common[pick], fit, pick, grid)
+    if not told:
+        return 0.0
+    weight = np.exp(likelihood - likelihood.max())
+    return math.sqrt(float((weight * grid**2).sum() / weight.sum()))
+
+
+def _model_likelihood(amplitude, variance, common, fit, pick, grid) -> np.ndarray:
+    signs, model, slopes = np.sign(fit.model[pick]), fit.model[pick], fit.slopes[pick]
+    base = np.einsum("ti,tj->tij", signs, signs) * np.square(common)[:, None, None]
+    times = np.arange(amplitude.shape[1])
+    base[:, times, times] += variance
+    slopes = slopes / np.abs(slopes).max(axis=1, keepdims=True).clip(1e-300)
+    out = np.empty(grid.size)
+    for k, share in enumerate(grid):
+        total = base.copy()
+        total[:, times, times] += np.square(share * model)
+        inverse = np.linalg.inv(total)
+        normal = slopes.transpose(0, 2, 1) @ inverse @ slopes
+        weighted = (inverse @ (amplitude - model)[..., None])[..., 0]
+        slope = np.einsum("tip,ti->tp", slopes, weighted)
+        chi2 = ((amplitude - model) * weighted).sum(axis=1)
+        chi2 -= np.einsum("tp,tp->t", slope, np.linalg.solve(normal, slope[..., None])[..., 0])
+        # Two traps in one pixel follow no trap's law: they must not decide.
+        chi2 = np.minimum(chi2, 9.0 * fit.dof[pick])
+        out[k] = -0.5 * float((np.linalg.slogdet(total)[1] + np.linalg.slogdet(normal)[1] + chi2).sum())
+    return out
 
 
 def _sums(values, variance, common, signs, shape):

@@ -29,9 +29,10 @@ class ExtractOptions(Options):
 class MetaOptions(Options):
     """Curves of level against voltage."""
 
-    relative_error: float = Field(0.001, ge=0, description="error of the model, share of the level")
-    shape_error: float = Field(
-        0.02, ge=0, description="error of the transition's shape, share of its argument"
+    relative_error: float = Field(
+        0.005,
+        gt=0,
+        description="scatter of levels about the curve, share of the level, above which it is a bad fit",
     )
 
 
@@ -92,7 +93,15 @@ _SUBTASKS = (
     prep(offset="row", scan="pre", use_bias=False, use_flat=False),
     Subtask("extract", after=("check",), options=ExtractOptions, needs=_NEEDS, mem_mb=1000),
     Subtask("basic", after=("check", "extract"), mem_mb=400, runtime_min=3),
-    Subtask("meta", after=("check", "extract"), options=MetaOptions, needs=_NEEDS, mem_mb=400, runtime_min=3),
+    Subtask(
+        "meta",
+        scope="block",
+        after=("check", "extract"),
+        options=MetaOptions,
+        needs=(Need("gain"),),
+        mem_mb=400,
+        runtime_min=3,
+    ),
 )
 
 FAMILY = Family(

@@ -121,10 +121,10 @@ class BasicOptions(Options):
     """Detection of dipoles and their amplitudes at every time."""
 
     false_per_quadrant: float = Field(
-        0.25, gt=0, description="false dipoles that noise may give in a quadrant, all modes together"
+        0.05, gt=0, description="false dipoles that noise may give in a quadrant, all modes together"
     )
     serial_false_per_quadrant: float = Field(
-        0.1, gt=0, description="the same for a register, which has few places"
+        0.02, gt=0, description="the same for a register, which has few places"
     )
     detection_sigma: float | None = Field(
         None, gt=2, description="detection cut [sigma], instead of that from false_per_quadrant"
@@ -148,7 +148,11 @@ class MetaOptions(Options):
     """Emission times, probabilities of capture, species."""
 
     poor_chi2: float = Field(4.0, gt=1, description="chi2/dof above which the fit of a trap is poor")
-    amplitude_error: float = Field(0.003, ge=0, description="error of the model, share of an amplitude")
+    amplitude_error: float = Field(
+        0.01,
+        gt=0,
+        description="usual error of the model, share of an amplitude; what the residuals tell is held to about this",
+    )
     tau_c_us: float = Field(2.0, ge=0, description="capture time, image area [us]")
     serial_tau_c_us: float = Field(0.4, ge=0, description="capture time, register [us]")
     max_species: int = Field(5, ge=1, le=10, description="largest number of clusters in log tau")

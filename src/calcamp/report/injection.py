@@ -64,8 +64,10 @@ def curve(data: ReportData, kind: str) -> list:
         else "The curve is background + amplitude × fall at the threshold. "
     )
     text += (
-        "The threshold is where the level is half of what it would be without the transition; its error holds how little a scan in "
-        "steps of 0.25 V tells of the transition's shape. V0 = IDL − IG1 at the threshold is the same in CHINJ01 and CHINJ02."
+        "The threshold is where the level is half of what it would be without the transition. Errors: those of the frames, a scatter from "
+        "frame to frame and an error of the transition's shape, both found from the residuals"
+        + _found_errors(table)
+        + ". V0 = IDL − IG1 at the threshold is the same in CHINJ01 and CHINJ02."
     )
     cells = {
         (r.get("ccd"), r.get("quadrant")): Cell(
@@ -111,6 +113,17 @@ def curve(data: ReportData, kind: str) -> list:
         TableBlock(header, rows, "Parameters of the curves", source="tables/injection_fit.ecsv", compact=True)
     )
     return out
+
+
+def _found_errors(table) -> str:
+    """Size of the errors that the fit found, for the text."""
+    scatter, shape = table.floats("scatter"), table.floats("shape")
+    if not np.isfinite(scatter).any():
+        return ""
+    return (
+        f" (here {number(100 * np.nanmedian(scatter), 2)} % of the level, median of the quadrants, and "
+        f"{number(100 * np.nanmedian(shape), 2)} % of the charge)"
+    )
 
 
 def _steepness(row) -> str:

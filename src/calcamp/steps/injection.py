@@ -1,4 +1,4 @@
-"""CHINJ01, CHINJ02: injected lines frame by frame (extract), uniformity (basic), curves (meta), per CCD."""
+"""CHINJ01, CHINJ02: injected lines frame by frame (extract), uniformity (basic), per CCD; curves (meta), of the block."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import sys
 
 from calcamp.campaign.injection import WINDOWS, scanned
-from calcamp.detector.geometry import QUADRANTS, SCRIPT_SUFFIX_HALF, half_of
+from calcamp.detector.geometry import CCDS, QUADRANTS, SCRIPT_SUFFIX_HALF, half_of
 from calcamp.steps import runner
 
 _LETTER = {half: letter for letter, half in SCRIPT_SUFFIX_HALF.items()}
@@ -398,40 +398,44 @@ def _write_basic(ctx, uniform, profile, bad) -> None:
 # ---- meta ------------------------------------------------------------------------------------------------
 _FIT = (
     "threshold threshold_err v0 v0_err steepness steepness_err background background_err notch notch_err notch_e notch_e_err "
-    "knee knee_err slope slope_err slope_e slope_e_err amplitude amplitude_err amplitude_e amplitude_e_err width chi2 dof"
+    "knee knee_err slope slope_err slope_e slope_e_err amplitude amplitude_err amplitude_e amplitude_e_err width scatter shape "
+    "chi2 dof"
 )
 
 
 def meta(ctx: runner.Context) -> None:
-    """Curve of the injected level against the scanned voltage, per quadrant; which half each delay injects."""
-    from calcamp.analysis import injection as analysis
+    """Curves of the injected level against the scanned voltage, all quadrants together; which half each delay injects."""
+    from calcamp.analysis.injection import fit_curves
 
     kind = scanned(ctx.test)
-    gains = ctx.gains()
-    table = ctx.rows("extract", "injection")
+    volts = "ig1" if kind == "IG1" else "idl"
+    table = {ccd: ctx.rows("extract", "injection", ccd) for ccd in CCDS}
+    found = {}
+    for ccd, rows in table.items():
+        for quadrant in QUADRANTS if rows else ():
+            found[ccd, quadrant] = [
+                r for r in rows if r["quadrant"] == quadrant and r["matched"] and r["signal"] is not None
+            ]
+    data = [tuple([r[n] for r in rows] for n in (volts, "signal", "signal_err")) for rows in found.values()]
+    curves = fit_curves(kind, data, ctx.options.get("relative_error", 0.005))
     results, points = [], []
-    for quadrant in QUADRANTS:
-        rows = [r for r in table if r["quadrant"] == quadrant and r["matched"] and r["signal"] is not None]
-        x = [r["ig1" if kind == "IG1" else "idl"] for r in rows]
-        y, e = [r["signal"] for r in rows], [r["signal_err"] for r in rows]
-        fit = analysis.fit_gate if kind == "IG1" else analysis.fit_drain
-        curve = fit(x, y, e, ctx.options.get("relative_error", 0.001), ctx.options.get("shape_error", 0.02))
-        results.append(_result(ctx, quadrant, kind, curve, rows, gains[quadrant]))
+    for ((ccd, quadrant), rows), curve in zip(found.items(), curves, strict=True):
+        results.append(_result(ccd, quadrant, kind, curve, rows, ctx.gains(ccd)[quadrant]))
         if curve.flag:
-            ctx.flag("BADFIT", f"level against {kind}: {curve.flag}", quadrant=quadrant)
+            ctx.flag("BADFIT", f"level against {kind}: {curve.flag}", ccd=ccd, quadrant=quadrant)
         if curve.parameters:
-            points += _curve_rows(ctx, quadrant, curve, x)
+            points += _curve_rows(ccd, quadrant, curve, [r[volts] for r in rows])
     _write_meta(ctx, results, points, kind)
     _write_delays(ctx, table)
 
 
-def _result(ctx, quadrant, kind, curve, rows, gain_of) -> dict:
+def _result(ccd, quadrant, kind, curve, rows, gain_of) -> dict:
     gain, gain_err, nominal = gain_of
     relative = gain_err / gain if gain_err and math.isfinite(gain_err) else 0.0
     other = {r["idl"] if kind == "IG1" else r["ig1"] for r in rows}
     fixed = other.pop() if len(other) == 1 else math.nan
     out = {
-        "ccd": ctx.ccd,
+        "ccd": ccd,
         "quadrant": quadrant,
         "kind": kind,
         **{name: getattr(curve, name, math.nan) for name in _FIT.split()},
@@ -448,12 +452,12 @@ def _result(ctx, quadrant, kind, curve, rows, gain_of) -> dict:
     return out
 
 
-def _curve_rows(ctx, quadrant, curve, x) -> list[dict]:
+def _curve_rows(ccd, quadrant, curve, x) -> list[dict]:
     import numpy as np
 
     volts = np.linspace(min(x), max(x), 120)
     return [
-        {"ccd": ctx.ccd, "quadrant": quadrant, "volts": float(v), "level": float(y)}
+        {"ccd": ccd, "quadrant": quadrant, "volts": float(v), "level": float(y)}
         for v, y in zip(volts, curve.evaluate(volts), strict=True)
     ]
 
@@ -474,13 +478,15 @@ def _write_meta(ctx, results, points, kind) -> None:
             **dict.fromkeys(("slope_e", "slope_e_err"), "e-/V"),
         },
         descriptions={
-            "threshold": f"{kind} at half of the level drawn on from beyond; the error holds the choice of the shape",
+            "threshold": f"{kind} at half of the level drawn on from beyond",
             "v0": "IDL minus IG1 at the threshold: the same in CHINJ01 and CHINJ02",
             "steepness": "K of the transition; its error is inf when the scan does not resolve it",
             "notch": "level above background beyond the knee",
             "knee": "voltage where the straight part meets the notch",
             "slope": "of the straight part, falling",
             "amplitude": "full level above background",
+            "scatter": "of the levels from frame to frame beyond their errors, share of the level",
+            "shape": "share of the charge whose place in the transition the curve does not tell, all quadrants together",
         },
     )
     ctx.write_table(
@@ -494,19 +500,16 @@ def _write_meta(ctx, results, points, kind) -> None:
 def _write_delays(ctx, table) -> None:
     """Table ``delays``: highest level per half and delay: which half is injected for which."""
     rows = []
-    for quadrant in QUADRANTS:
-        for ratio in sorted({r["delay_ratio"] for r in table if r["delay_ratio"] is not None}):
-            part = [
-                r
-                for r in table
-                if r["quadrant"] == quadrant and r["delay_ratio"] == ratio and r["signal"] is not None
-            ]
-            if not part:
-                continue
+    for ccd, quadrant in ((c, q) for c, known in table.items() if known for q in QUADRANTS):
+        own = [r for r in table[ccd] if r["quadrant"] == quadrant and r["signal"] is not None]
+        highest = {}
+        for ratio in sorted({r["delay_ratio"] for r in own if r["delay_ratio"] is not None}):
+            part = [r for r in own if r["delay_ratio"] == ratio]
             best = max(part, key=lambda r: r["signal"])
+            highest[bool(best["matched"])] = best["signal"]
             rows.append(
                 {
-                    "ccd": ctx.ccd,
+                    "ccd": ccd,
                     "quadrant": quadrant,
                     "half": best["half"],
                     "delay_ratio": ratio,
@@ -516,12 +519,11 @@ def _write_delays(ctx, table) -> None:
                     "n": len(part),
                 }
             )
-    for quadrant in QUADRANTS:
-        own = {r["expected"]: r["signal"] for r in rows if r["quadrant"] == quadrant}
-        if True in own and False in own and own[False] > 0.5 * max(own[True], 1.0):
+        if True in highest and highest.get(False, 0.0) > 0.5 * max(highest[True], 1.0):
             ctx.flag(
                 "FLUENCE_OOL",
-                f"the delay of the other half injects {own[False]:.0f} ADU, its own {own[True]:.0f} ADU",
+                f"the delay of the other half injects {highest[False]:.0f} ADU, its own {highest[True]:.0f} ADU",
+                ccd=ccd,
                 quadrant=quadrant,
             )
     ctx.write_table(

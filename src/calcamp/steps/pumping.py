@@ -173,7 +173,7 @@ def basic(ctx: runner.Context) -> None:
 
 def _read_half(ctx, quadrants, wanted) -> dict:
     """Half-differences of the frames of one half: quadrant -> frames {(mode, time): int16}, reference, levels."""
-    from calcamp.analysis.pumping import half_differences
+    from calcamp.analysis.pumping import half_differences, line_profile
     from calcamp.data.raw import RawError
 
     register = register_of(ctx)
@@ -198,7 +198,7 @@ def _read_half(ctx, quadrants, wanted) -> dict:
             stack["first"] = first
             stack["levels"].append(row["level"])
             if register == "serial":
-                profiles[quadrant][row["mode"], row["time"]] = _profile(image, mask)
+                profiles[quadrant][row["mode"], row["time"]] = line_profile(image, mask)
                 stack["lines"] = last - first
                 stack["cycles"] = max(stack["cycles"], row["cycles"])
                 continue
@@ -217,34 +217,30 @@ def _read_half(ctx, quadrants, wanted) -> dict:
     return found
 
 
-def _profile(image, mask):
-    """Mean of the lines at each place of the register, clipped about the median line by line."""
-    import numpy as np
-
-    middle = np.median(image, axis=0)
-    spread = 1.4826 * np.median(np.abs(image - middle[None, :]))
-    good = (np.abs(image - middle[None, :]) < 6 * max(float(spread), 0.5)) & ~mask
-    n = good.sum(axis=0)
-    total = np.where(good, image, 0).sum(axis=0, dtype=np.float64)
-    return np.divide(total, n, out=np.full(n.size, np.nan), where=n > 0)
+#: The mean of many lines is stored in finer steps than pixels are.
+_FINER = 4
 
 
 def _serial_stack(ctx, stack, profiles, quadrant) -> None:
-    """Pumped profiles over the reference's, scaled back to ADU, as half-differences of shape (pairs, 1)."""
+    """Pumped profiles less the reference's, scaled to them, as half-differences of shape (pairs, 1), and their noise."""
     import numpy as np
 
     from calcamp.analysis.pumping import half_differences
 
-    reference = profiles.pop((0, 0.0), None)
+    reference, reference_err = profiles.pop((0, 0.0), (None, None))
     if not profiles:
         return
     if reference is None:
         # Without a reference: the median of all pumped profiles, dipoles are few.
-        reference = np.nanmedian(np.stack(list(profiles.values())), axis=0)
+        reference = np.nanmedian(np.stack([p for p, _ in profiles.values()]), axis=0)
+        reference_err = (
+            1.2533 * np.median([e for _, e in profiles.values()], axis=0) / math.sqrt(len(profiles))
+        )
         stack["own_reference"] = True
     level = float(np.nanmedian(reference))
     stack["reference_level"] = level
-    for key, profile in profiles.items():
+    noise = {}
+    for key, (profile, err) in profiles.items():
         shift = _shift(profile, reference)
         if shift:
             ctx.notes.setdefault("register_shift", {})[f"{quadrant} {key[0]} {key[1]:g}"] = shift
@@ -258,9 +254,28 @@ def _serial_stack(ctx, stack, profiles, quadrant) -> None:
         elif shift < 0:
             bad[shift:] = True
         rest = np.where(bad, 0.0, profile - share * known)
-        # Finer steps than those of pixels: the profile is the mean of many lines.
-        stack["frames"][key] = half_differences((rest * 4)[:, None].astype(np.float32), bad[:, None])
-    stack["scale"] = 1 / 4
+        half = half_differences((rest * _FINER)[:, None].astype(np.float32), bad[:, None])
+        stack["frames"][key] = half
+        noise[key] = _serial_noise(half, np.hypot(err, share * reference_err), bad[:-1] | bad[1:])
+    stack["scale"] = 1 / _FINER
+    middle = {key: float(np.nanmedian(values)) for key, values in noise.items()}
+    stack["noise"] = {key: _FINER * value for key, value in middle.items()}
+    stack["common"] = _FINER * float(np.nanmedian(reference_err))
+    stack["spread"] = np.nanmedian([noise[key] / middle[key] for key in noise], axis=0)[:, None]
+
+
+def _serial_noise(half, err, bad):
+    """Errors of the half-differences, ADU: of the lines, or more where the places scatter by more than that."""
+    import numpy as np
+
+    from calcamp.analysis.pumping import STEP
+
+    pull = (half[:, 0] * (STEP / _FINER) / err)[~bad & np.isfinite(err)]
+    if pull.size < 50:
+        return err
+    width = 1.4826 * float(np.median(np.abs(pull)))
+    # A median of moduli is known to 1.17/sqrt(2 n): what is beyond that by chance of 1e-4 is a pattern that moves.
+    return err * width if width > 1 + 3.7 * 1.17 / math.sqrt(2 * pull.size) else err
 
 
 def _shift(profile, reference, most: int = 1) -> int:
@@ -324,27 +339,26 @@ class _Results:
         ctx, scale_adu = self.ctx, stack.get("scale", 1.0)
         modes = sorted({mode for mode, _ in stack["frames"] if mode in self.clocking.modes})
         first = next(iter(stack["frames"].values()))
-        noise = {key: analysis.noise_of(half) for key, half in stack["frames"].items()}
+        noise = stack.get("noise") or {key: analysis.noise_of(half) for key, half in stack["frames"].items()}
         frames = list(stack["frames"])
         if self.register == "parallel":
-            picked = frames[:: max(1, len(frames) // 6)]
-            layers = [stack["frames"][k] for k in picked], [noise[k] for k in picked]
+            layers = [stack["frames"][k] for k in frames], [noise[k] for k in frames]
             scale, lines = analysis.column_noise(*layers), analysis.row_noise(*layers)
         else:
-            scale, lines = np.ones(1), np.ones(first.shape[0])
+            scale, lines = stack["spread"], np.ones(first.shape[0])
         valid = np.ones(first.shape, bool)
         valid[lines > 1.08] = False
         if stack["mask"] is not None:
             valid &= ~(stack["mask"][:-1] | stack["mask"][1:])
         noisy = scale > ctx.options.get("max_column_noise", 2.0)
-        valid[:, noisy] = False
+        valid &= ~noisy & np.isfinite(scale)
         if noisy.any():
             ctx.flag(
                 "UNDERPERFORM", f"{int(noisy.sum())} columns of noisy injection left out", quadrant=quadrant
             )
         pairs = int(valid.sum())
         # The serial reference is common to all frames of the quadrant.
-        common = float(np.median(list(noise.values()))) / math.sqrt(2) if self.register == "serial" else 0.0
+        common = stack.get("common", 0.0)
         level = float(np.median(stack["levels"]))
         count, cut = 0, math.nan
         for mode in modes:
@@ -405,7 +419,7 @@ class _Results:
                 "rays": int(found.hit[k].sum()),
                 "reference": float(static[k]) * scale_adu,
                 "cycles": cycles,
-                "common": common * scale_adu,
+                "common": common * scale_adu * float(np.nanmedian(found.err[k] / sigma)),
                 "lines": stack.get("lines", 1),
             }
             for time in self.times:
@@ -442,10 +456,8 @@ class _Results:
         if self.register == "serial":
             return values
         noise = analysis.noise_of(reference) * scale[found.column]
-        charge, error = analysis.net_charge(
-            reference, found.row, found.row, found.row + 1, found.column, noise
-        )
-        return np.where(np.abs(charge) > 4 * error, np.nan, values)
+        charge = analysis.net_charge(reference, found.row, found.row, found.row + 1, found.column, noise)
+        return np.where(np.abs(charge) > 4, np.nan, values)
 
     def _efficiency(
         self, quadrant, mode, steps, layers, white, matrix, scale, valid, cut, kinds, cycles, scale_adu
@@ -474,9 +486,10 @@ class _Results:
                 self.tau_c,
             )
             weights = matrix @ white
-            seen = (values @ weights.T) / scale[column, None]
+            own = np.broadcast_to(scale, valid.shape)[row, column]
+            seen = (values @ weights.T) / own[:, None]
             found = (np.abs(seen).max(axis=1) > cut) & valid[row, column]
-            truth = np.sqrt(np.square(mean @ white.T).sum(axis=1)) / scale[column]
+            truth = np.sqrt(np.square(mean @ white.T).sum(axis=1)) / own
             self.fakes.append((quadrant, mode, truth, tau, pc, found, valid[row, column]))
 
     def write(self) -> None:
@@ -497,7 +510,8 @@ class _Results:
                 "sign": "+1: bright pixel nearer the node",
                 "significance": "joint over all times of the mode, sigma",
                 "blended": "solved together with a neighbouring dipole",
-                "kind": "dipole; ray: charge from outside (cosmic ray); pixel: one pixel alone; frame: in one frame only",
+                "kind": "dipole; ray: charge from outside (cosmic ray); pixel: one pixel alone; frame: in one frame only; edge: at "
+                "the end of a column, the other packet lies outside",
                 "rays": "times at which a cosmic ray hit the pair: not measured there",
                 "reference": "half-difference of the pair in the frame without pumping",
                 "common": "error common to all times, of the reference",
@@ -607,37 +621,49 @@ _TRAPS = (
 
 def meta(ctx: runner.Context) -> None:
     """Emission time and probability of capture of every dipole; species; densities; the catalogue."""
+    import numpy as np
+
+    from calcamp.analysis.pumping import model_error
+
     clocking, register = clocking_of(ctx), register_of(ctx)
     temperature = _temperature(ctx)
     search = {r["quadrant"]: r for r in ctx.rows("basic", "search")}
     table = ctx.rows("basic", "dipoles")
     efficiency = ctx.rows("basic", "efficiency")
+    rows = {q: [r for r in table if r["quadrant"] == q and r["kind"] == "dipole"] for q in QUADRANTS}
+    groups = [g for q in QUADRANTS for g in _groups(ctx, clocking, register, q, rows[q])]
+    found = [_fit(g) for g in groups]
+    # How well traps follow the model is the same question for all of them.
+    fitted = [(g["amplitude"], g["variance"], g["common"], f) for g, f in zip(groups, found, strict=True)]
+    usual = ctx.options.get("amplitude_error", 0.01)
+    relative = model_error(fitted, usual)
+    ctx.notes["model_error"] = relative
+    if relative > 3 * usual:
+        ctx.flag("BADFIT", f"traps leave the pumping equation by {100 * relative:.1f} % of an amplitude")
+    if any((np.square(relative * a) > 0.02 * v).any() for a, v, _, _ in fitted):
+        found = [_fit(g, relative) for g in groups]
     traps, species = [], []
     for quadrant in QUADRANTS:
-        own = [r for r in table if r["quadrant"] == quadrant and r["kind"] == "dipole"]
-        made = _fit_quadrant(ctx, clocking, register, quadrant, own)
+        made = [_unfitted(ctx, r, "few times") for r in rows[quadrant] if not r.get("fitted")]
+        for group, fit in zip(groups, found, strict=True):
+            made += _trap_rows(ctx, group, fit, register) if group["quadrant"] == quadrant else []
         known = search.get(quadrant, {})
         species += _species_rows(ctx, quadrant, made, known, efficiency, register, temperature)
         traps += made
-    _write_traps(ctx, traps, register, temperature)
+    _write_traps(ctx, traps, register, temperature, relative)
     _write_species(ctx, species)
     _write_catalogue(ctx, traps, register, temperature, search)
 
 
-def _fit_quadrant(ctx, clocking, register, quadrant, rows) -> list[dict]:
-    """Traps of one quadrant; dipoles of one mode and sign are fitted together."""
+def _groups(ctx, clocking, register, quadrant, rows) -> list[dict]:
+    """What the fits of a quadrant need; dipoles of one mode and sign are fitted together. Marks rows as fitted."""
     import numpy as np
 
-    from calcamp.analysis.pumping import Response, fit_traps
+    from calcamp.analysis.pumping import Response, pumping_variance
 
     gain, gain_err, nominal = ctx.gains()[quadrant]
     known = gain_err is not None and math.isfinite(gain_err)
-    # A probability of capture above 1 by the error of the gain is no second trap.
-    margin = 3 * gain_err / gain if known else (0.1 if nominal else 0.01)
-    relative = gain_err / gain if known else (0.03 if nominal else 0.0)
     serial = register == "serial"
-    tau_c = ctx.options.get("serial_tau_c_us" if serial else "tau_c_us", 0.0)
-    tau_range = (0.3, 500.0) if serial else (5.0, 2e5)
     places = clocking.signatures(half_of(quadrant))
     out = []
     for mode, sign in sorted({(r["mode"], r["sign"]) for r in rows}):
@@ -651,52 +677,84 @@ def _fit_quadrant(ctx, clocking, register, quadrant, rows) -> list[dict]:
             if mode in t and t[mode].sign == sign
         ]
         if not kinds or len(times) < 3:
-            if group:
-                ctx.flag(
-                    "BADFIT", f"mode {mode}: {len(times)} times, at least 3 are needed", quadrant=quadrant
-                )
-            out += [_unfitted(ctx, r, "few times") for r in group]
+            ctx.flag("BADFIT", f"mode {mode}: {len(times)} times, at least 3 are needed", quadrant=quadrant)
             continue
         amplitude = np.array([[r[f"a_{t:g}"] for t in times] for r in group], float) * gain
         err = np.array([[r[f"e_{t:g}"] for t in times] for r in group], float) * gain
         common = np.array([r["common"] or 0.0 for r in group], float) * gain
         err = np.sqrt(np.maximum(err**2 - common[:, None] ** 2, 0.25 * err**2))
-        # Hypotheses of the same window cannot be told apart: the first stands for them.
-        distinct = list({(k.begin, k.end, k.hold, k.pair): k for k in kinds}.values())
-        fit = fit_traps(
-            amplitude,
-            err,
-            np.array([clocking.step_us(t) for t in times]),
-            [[k] * len(times) for k in distinct],
-            float(group[0]["cycles"]),
-            tau_c,
-            tau_range,
-            common,
-            ctx.options.get("poor_chi2", 4.0),
-            float(group[0]["lines"]),
-            ctx.options.get("amplitude_error", 0.003),
-            1.0 + margin,
+        cycles, lines = float(group[0]["cycles"]), float(group[0]["lines"])
+        for r in group:
+            r["fitted"] = True
+        out.append(
+            {
+                "quadrant": quadrant,
+                "rows": group,
+                # Hypotheses of the same window cannot be told apart: the first stands for them.
+                "kinds": list({(k.begin, k.end, k.hold, k.pair): k for k in kinds}.values()),
+                "steps": np.array([clocking.step_us(t) for t in times]),
+                "amplitude": amplitude,
+                "err": err,
+                "variance": pumping_variance(amplitude, err, cycles, lines),
+                "common": common,
+                "cycles": cycles,
+                "lines": lines,
+                "tau_c": ctx.options.get("serial_tau_c_us" if serial else "tau_c_us", 0.0),
+                "tau_range": (0.3, 500.0) if serial else (5.0, 2e5),
+                "poor": ctx.options.get("poor_chi2", 4.0),
+                "gain": gain,
+                "gain_err": gain_err / gain if known else (0.03 if nominal else 0.0),
+                # A probability of capture above 1 by the error of the gain is no second trap.
+                "margin": 3 * gain_err / gain if known else (0.1 if nominal else 0.01),
+            }
         )
-        for k, r in enumerate(group):
-            kind = distinct[int(fit.hypothesis[k])]
-            status = str(fit.status[k])
-            # The pair differs without pumping too: no trap.
-            if r["reference"] is not None and abs(r["reference"]) * gain > 5 * float(np.nanmedian(err[k])):
-                status = "static"
-            out.append(
-                {
-                    **_trap(ctx, r, kind.position, kind.pair, serial),
-                    **{
-                        name: float(getattr(fit, name)[k])
-                        for name in ("tau", "tau_err", "tau_low", "tau_high", "pc", "pc_err", "chi2")
-                    },
-                    "pc_err": math.hypot(float(fit.pc_err[k]), float(fit.pc[k]) * relative),
-                    "multiplicity": int(fit.multiplicity[k]),
-                    "dof": int(fit.dof[k]),
-                    "status": status,
-                    "species": 0,
-                }
-            )
+    return out
+
+
+def _fit(group: dict, relative: float = 0.0):
+    from calcamp.analysis.pumping import fit_traps
+
+    return fit_traps(
+        group["amplitude"],
+        group["err"],
+        group["steps"],
+        [[kind] * group["steps"].size for kind in group["kinds"]],
+        group["cycles"],
+        group["tau_c"],
+        group["tau_range"],
+        group["common"],
+        group["poor"],
+        group["lines"],
+        relative,
+        1.0 + group["margin"],
+    )
+
+
+def _trap_rows(ctx, group, fit, register) -> list[dict]:
+    import numpy as np
+
+    out = []
+    for k, r in enumerate(group["rows"]):
+        kind = group["kinds"][int(fit.hypothesis[k])]
+        status = str(fit.status[k])
+        # The pair differs without pumping too: no trap.
+        still = abs(r["reference"] or 0.0) * group["gain"]
+        if still > 5 * float(np.nanmedian(group["err"][k])):
+            status = "static"
+        out.append(
+            {
+                **_trap(ctx, r, kind.position, kind.pair, register == "serial"),
+                **{
+                    name: float(getattr(fit, name)[k])
+                    for name in ("tau", "tau_err", "tau_low", "tau_high", "pc", "pc_err", "chi2")
+                },
+                "pc_err": math.hypot(float(fit.pc_err[k]), float(fit.pc[k]) * group["gain_err"]),
+                "multiplicity": int(fit.multiplicity[k]),
+                "dof": int(fit.dof[k]),
+                "status": status,
+                "species": 0,
+            }
+        )
     return out
 
 
@@ -844,7 +902,7 @@ def _temperature(ctx) -> tuple[float, float]:
     return sum(values) / len(values), 0.5 * (max(values) - min(values))
 
 
-def _write_traps(ctx, traps, register, temperature) -> None:
+def _write_traps(ctx, traps, register, temperature, relative) -> None:
     for number, trap in enumerate(traps, 1):
         trap["trap"] = number
     us = ("tau", "tau_err", "tau_low", "tau_high")
@@ -853,7 +911,12 @@ def _write_traps(ctx, traps, register, temperature) -> None:
         _table(traps, _TRAPS),
         units={**dict.fromkeys(us, "us"), "row": "px", "image_column": "px"},
         descriptions=_TRAP_TEXT,
-        meta={"register": register, "temperature_K": temperature[0], "temperature_err_K": temperature[1]},
+        meta={
+            "register": register,
+            "temperature_K": temperature[0],
+            "temperature_err_K": temperature[1],
+            "model_error": relative,
+        },
     )
 
 

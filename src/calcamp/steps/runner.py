@@ -210,19 +210,24 @@ class Context:
             )
         return self._cache["calibration", vstart, vend]
 
-    def gains(self) -> dict[str, tuple[float, float | None, bool]]:
-        """quadrant -> (gain e-/ADU, its error, nominal?) of this CCD.
+    def gains(self, ccd: int | None = None) -> dict[str, tuple[float, float | None, bool]]:
+        """quadrant -> (gain e-/ADU, its error, nominal?) of this CCD (or of `ccd`, in a sub-task of the block).
 
         Without a measured gain the detector's nominal one, with ``nominal`` True: results say so.
         """
+        ccd = self.ccd if ccd is None else ccd
         product = self.products.get("gain")
+        if product and self.ccd is None and "numbers" in product:
+            # A sub-task of the block is given those of all CCDs.
+            own = product["numbers"].get(str(ccd))
+            product = {"path": own} if isinstance(own, str) else own and {"numbers": own}
         if product:
             if "numbers" in product:
                 return {q: (product["numbers"][q], None, False) for q in QUADRANTS}
             from calcamp.data.products import load_gain
 
             table = load_gain(Path(product["path"]))
-            found = {q: table[(self.ccd, q)] for q in QUADRANTS if (self.ccd, q) in table}
+            found = {q: table[(ccd, q)] for q in QUADRANTS if (ccd, q) in table}
             if len(found) == len(QUADRANTS):
                 return {q: (gain, err, False) for q, (gain, err) in found.items()}
         return dict.fromkeys(QUADRANTS, (self.detector.nominal_gain, None, True))
