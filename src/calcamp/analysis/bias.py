@@ -89,9 +89,12 @@ def pair_moments(difference: np.ndarray, sigma: float = 5.0, bad: np.ndarray | N
     cut = np.float32(sigma * math.hypot(first.std if math.isfinite(first.std) else 0.0, 0.41))
     left_out, total, squares = (np.zeros(difference.shape[0]) for _ in range(3))
     for rows in bands(difference.shape[0]):
-        work = difference[rows].astype(np.float32)
+        part = difference[rows]
+        work = part.astype(np.float32)
         work -= np.float32(first.mean)
-        left_out[rows] = _set_aside(work, cut, None if bad is None else bad[rows])
+        # extremes of the integers: half the bytes
+        suspect = (part.max(axis=1) - first.mean > cut) | (part.min(axis=1) - first.mean < -cut)
+        left_out[rows] = _set_aside(work, cut, suspect, None if bad is None else bad[rows])
         total[rows] = row_sums(work)
         squares[rows] = np.einsum("ij,ij->i", work, work)
     n = columns - left_out
@@ -114,12 +117,11 @@ def pair_moments(difference: np.ndarray, sigma: float = 5.0, bad: np.ndarray | N
     )
 
 
-def _set_aside(work: np.ndarray, cut: np.float32, bad: np.ndarray | None) -> np.ndarray:
-    """Set values beyond ±cut and bad pixels to 0; the number per row. Few rows have any: only those are looked at."""
+def _set_aside(work: np.ndarray, cut: np.float32, suspect: np.ndarray, bad: np.ndarray | None) -> np.ndarray:
+    """Set values beyond ±cut and bad pixels to 0; the number per row. Only `suspect` rows have values beyond."""
     left_out = np.zeros(work.shape[0], dtype=int)
-    suspect = (work.max(axis=1) > cut) | (work.min(axis=1) < -cut)
     if bad is not None:
-        suspect |= bad.any(axis=1)
+        suspect = suspect | bad.any(axis=1)
     at = np.flatnonzero(suspect)
     if at.size:
         part = work[at]
@@ -233,10 +235,9 @@ class PatternSums:
         part, outlier = self.sum[area], self.outlier[area]
         total = row_sums(part) if axis else column_sums(part)
         n = np.full(total.size, part.shape[axis])
-        at = np.nonzero(outlier)
-        if at[0].size:
-            total -= np.bincount(at[1 - axis], part[at], total.size)
-            n -= np.bincount(at[1 - axis], minlength=total.size)
+        at = np.divmod(np.flatnonzero(outlier), part.shape[1])  # (rows, columns)
+        total -= np.bincount(at[1 - axis], part[at], total.size)
+        n -= np.bincount(at[1 - axis], minlength=total.size)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(n > 0, total / n / max(self.frames, 1), NAN), n
 
@@ -425,10 +426,11 @@ class BiasStream:
             name: np.zeros(len(range(*r[1].indices(whole.shape[1])))) for name, r in self.regions.items()
         }
         for rows in bands(self.rows.stop, self.rows.start):
-            values = whole[rows].astype(np.float32)
+            pixels = whole[rows]
+            values = pixels.astype(np.float32)
             values -= np.float32(level)
             outlier = None
-            if self.bad is not None or values.max() > reach or values.min() < -reach:
+            if self.bad is not None or pixels.max() - level > reach or pixels.min() - level < -reach:
                 outlier = ~(np.abs(values) <= reach)
                 if self.bad is not None:
                     outlier |= self.bad[rows]
