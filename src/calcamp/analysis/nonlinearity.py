@@ -27,6 +27,10 @@ SIX_NODES = np.array([-1.5, -0.9, -0.3, 0.3, 0.9, 1.5]) / math.sqrt(1.05)
 KNOTS = (0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.25, 0.4, 0.55, 0.7, 0.8, 0.9, 1.0)
 
 
+#: Relative error of a channel's signal beside photon noise and what repeats show: a spline follows a response no better.
+CHANNEL_FLOOR = 7e-6
+
+
 @dataclass(frozen=True)
 class Correction:
     """Correction of non-linearity as a table: linear = y - S(y)."""
@@ -277,6 +281,7 @@ def fit_nonlinearity(
             return failed("the fit does not converge")
         if k in (1, 3):
             jitter, shutter = problem.scatter(theta, lamp_floor)
+            problem.channel = problem.channel_scatter(theta)
     return problem.result(theta, normal, chi2, dof, jitter, shutter)
 
 
@@ -304,6 +309,7 @@ class _Problem:
         self.jitter_at = self.track_at + degree
         self.count = self.jitter_at + len(self.jittered)
         self.degree = degree
+        self.channel = 2e-5  # relative scatter of a channel from exposure to exposure, until it is measured
 
     def _basis(self, c):
         """Mean over the tiles of the spline's basis, shape (exposures, free knots)."""
@@ -354,7 +360,7 @@ class _Problem:
         for c in self.able:
             linear, photons, rate = self.parts(theta, c)
             use = np.isfinite(f.signal[:, c])
-            err = np.hypot(f.err[:, c], 2e-5 * np.abs(f.signal[:, c]))  # what repeats less than photons do
+            err = np.hypot(f.err[:, c], self.channel * np.abs(f.signal[:, c]))
             block = np.zeros((len(f.exptime), self.count))
             n = len(self.free[c])
             block[:, self.offsets[c] : self.offsets[c] + n] = self.basis[c]
@@ -394,6 +400,25 @@ class _Problem:
             return None, None, NAN, 0
         theta = theta + move
         return (theta, normal, chi2, dof) if np.isfinite(theta).all() else (None, None, NAN, 0)
+
+    def channel_scatter(self, theta) -> float:
+        """Relative scatter of single channels among exposures of one level, beside photon noise and common jitter."""
+        f, total, count = self.frames, 0.0, 0
+        for c in self.able:
+            linear, photons, _ = self.parts(theta, c)
+            bright = self.lit & np.isfinite(linear) & (f.signal[:, c] > 0.02 * FDR)
+            for level in np.unique(f.level[bright]):
+                here = bright & (f.level == level)
+                if here.sum() < 2:
+                    continue
+                ratio = linear[here] / (photons[here] + theta[self._b(c)])
+                total += float(np.sum((ratio - ratio.mean()) ** 2))
+                total -= float(np.sum((f.err[here, c] / photons[here]) ** 2)) * (1 - 1 / here.sum())
+                count += int(here.sum()) - 1
+        if not count or len(self.able) < 2:
+            return 2e-5  # one channel: its scatter is taken for the lamp's
+        # The jitter was fitted to the same channels: it took one in so many degrees of freedom.
+        return math.hypot(math.sqrt(max(total, 0.0) / count / (1 - 1 / len(self.able))), CHANNEL_FLOOR)
 
     def scatter(self, theta, floor) -> tuple[float, float]:
         """(lamp jitter, shutter jitter) from what exposures of one level differ by."""

@@ -387,7 +387,8 @@ def fit_channel(ctx: runner.Context, channel: dict, noise):
     v, e = np.where(below, c[:, 0, 0], np.nan), err[:, 0, 0]
     sixteen = ptc.fit_variance(mu, v, e, moments[:, 0])
     quadratic = ptc.fit_quadratic(mu, v, e)
-    bloom, bloom_limit = ptc.bloom_threshold(mu, c[:, 0, 0])
+    # The old rule pools the tiles of all pairs.
+    bloom, bloom_limit = ptc.bloom_threshold(tile_mu.reshape(-1), tile_variance.reshape(-1))
     total, total_err = fit.sum_a if fit.ok else (math.nan, math.nan)
     noise_of = free.read_noise if free.ok else (math.nan, math.nan, False)
     far = slice(5, None)
