@@ -9,7 +9,7 @@ import pytest
 
 from calcamp.analysis.forward import fit_spot
 from calcamp.analysis.spots import FWHM
-from calcamp.simulate.optics import spot_image
+from calcamp.simulate.optics import collect, spot_image
 from support import assert_coverage, assert_pulls
 
 SIDE, GAIN, NOISE = 21, 3.5, 1.25
@@ -74,3 +74,31 @@ def test_posterior_covers_the_truth(airy, variance):
         assert_pulls(pulls[:, k], bias=0.1, excess=0.1, what=name)
     for confidence, reach in ((0.6827, 1.0), (0.9545, 2.0)):
         assert_coverage(np.abs(pulls) < reach, confidence)
+
+
+@pytest.mark.full
+def test_the_brighter_fatter_effect_is_corrected_first():
+    """Collected charge, kernel worked out from the coefficients of flats: corrected, nothing stays in the diffraction width."""
+    from calcamp.analysis.brighter_fatter import Corrector, solve_kernel
+    from calcamp.analysis.spots import corrected
+    from calcamp.simulate.plugins.flat import bf_coefficients
+
+    rng, a = np.random.default_rng(5), np.pad(bf_coefficients(), ((0, 2), (0, 2)))
+    corrector = Corrector(solve_kernel(a, np.full((5, 5), 1e-9), 4), (SIDE, SIDE))
+    good, airy = np.ones((5, SIDE, SIDE), bool), {"raw": [], "corrected": []}
+    for _ in range(12):
+        stamps, start = [], []
+        for level in (0.05, 0.25, 0.5, 0.75, 0.9):
+            x, y = 24 + rng.uniform(-0.5, 0.5, 2)
+            light = 9.8e5 * level * spot_image(x, y, (0.45, 0.45, 0.0), airy_fwhm=0.9)[None]
+            charge = collect(rng, light, np.zeros_like(light), -0.87e-6, 16)[0, 14:35, 14:35]
+            stamps.append(np.rint(charge / GAIN + rng.normal(0, NOISE, charge.shape)))
+            start.append((9.8e5 * level / GAIN, x - 14, y - 14, 0.6, 0.0))
+        raw, start = np.array(stamps), np.array(start)
+        for kind, images in (("raw", raw), ("corrected", corrected(raw, good, np.zeros(5), GAIN, corrector))):
+            made = fit_spot(images, good, start, GAIN, NOISE)
+            airy[kind].append((made.airy - 0.9) / made.airy_err)
+            if kind == "corrected":
+                assert abs(made.growth) < 4 * made.growth_err
+    assert np.mean(airy["raw"]) < -3
+    assert_pulls(airy["corrected"], bias=0.2, excess=0.1, what="diffraction width, corrected")

@@ -269,3 +269,21 @@ def test_a_cosmic_ray_beside_the_spot_is_not_its_peak():
     good = np.ones(stamps.shape, bool)
     made = spots.adaptive_moments(stamps, good, np.zeros(2), stamps / GAIN + NOISE**2)
     assert made.peak == pytest.approx(light.max())
+
+
+def test_a_bright_track_is_not_taken_for_a_faint_spot():
+    """A spot at 5 % of saturation on any place of a pixel, and a track with ten times its light."""
+    rng = np.random.default_rng(12)
+    places = 20 + rng.uniform(-0.5, 0.5, (30, 2))
+    stamps = np.array([1.4e4 * spot_image(x, y, (0.72, 0.72, 0.0), size=48)[:41, :41] for x, y in places])
+    for k, stamp in enumerate(stamps):
+        for step in range(12):  # slanted, and some two pixels wide
+            stamp[5 + step // 2, 10 + step] += 12_000.0
+            stamp[6 + step // 2, 10 + step] += 6_000.0 * (k % 2)
+    stamps = np.rint(stamps + rng.normal(0, NOISE, stamps.shape))
+    good = np.ones(stamps.shape, bool)
+    made = spots.adaptive_moments(stamps, good, np.zeros(30), np.maximum(stamps, 0) / GAIN + NOISE**2)
+    away = np.hypot(made.x - places[:, 0], made.y - places[:, 1])
+    assert np.median(away[::2]) < 0.1
+    assert (away[::2] < 0.5).all()
+    assert made.fwhm[::2] == pytest.approx(2.0, abs=0.1)

@@ -120,6 +120,23 @@ def test_figures(limits):
     assert bounds(limits.resolve("CHINJ01")["injection_gradient"]) == (0.03, 0.45)
 
 
+@pytest.mark.parametrize(
+    ("name", "within", "beyond"),
+    [
+        ("lock_scale", (0.98, 1.02), (0.979, 1.021)),
+        ("lock_rotation", (-2.0, 2.0), (-2.05, 2.05)),
+        ("lock_shift", (0.0, 300.0, 1000.0), (1001.0,)),
+        ("lock_missing", (0, 3), (4,)),
+    ],
+)
+def test_a_pattern_beyond_the_tolerances_raises_stars_missing(limits, name, within, beyond):
+    for test in ("FOCUS00_800", "PSF01_590", "PSF02_148K", "PSFLUX00_0"):
+        limit = limits.resolve(test)[name]
+        assert limit.flags == ("STARS_MISSING",)
+        assert all(limit.judge(value) is True for value in within)
+        assert all(limit.judge(value) is False for value in beyond)
+
+
 def test_columns(limits):
     whole = limits.resolve("PERSIST01")
     assert whole["offset"].columns == (1,)

@@ -309,7 +309,9 @@ def test_psf01_finds_growth_and_crosstalk(tmp_path):
     from calcamp.data.tables import table_rows
     from calcamp.simulate import simulate_session
 
-    tests = "tests:\n  PSF01_800: {do: [check, lock, basic, meta, xtalk_sex, xtalk_build, xtalk_meta]}\n"
+    tests = (
+        "tests:\n  PSF01_800: {do: [check, lock, basic, bayes, meta, xtalk_sex, xtalk_build, xtalk_meta]}\n"
+    )
     text = SESSION.partition("tests:")[0] + tests
     session = make_workspace(tmp_path, text)
     found = lookup.load_all(session, {})
@@ -354,6 +356,14 @@ def test_psf01_finds_growth_and_crosstalk(tmp_path):
     for quadrant in growth[12:]:
         assert quadrant["kind"] == "corrected"
         assert abs(quadrant["slope"]) < 4 * quadrant["slope_err"] + 0.03 * growth[0]["slope"]
+    # The forward model sees corrected stamps too; these spots have no diffraction, and the table says so.
+    forward = [
+        r
+        for ccd in (1, 2, 3)
+        for r in table_rows(tmp_path / f"results/D11/PSF01_800/ccd{ccd}/bayes/forward.ecsv")
+    ]
+    assert abs(np.mean([r["growth"] / r["growth_err"] for r in forward])) < 0.5
+    assert sum("no diffraction" in r["flag"] for r in forward) > 40
 
 
 def simulate_points(folder, tests: str, seed: int, **settings):

@@ -170,9 +170,8 @@ def adaptive_moments(
     image = np.where(good, stamps - background[:, None, None], 0.0)
     image = np.where(np.isfinite(image), image, 0.0)
     n = len(image)
-    # Start at the highest of the 3 x 3 sums: a single hot pixel does not win.
-    summed = _boxed(image)
-    start = summed.reshape(n, -1).argmax(axis=1)
+    # Start at the highest of the 3 x 3 medians: neither a hot pixel nor the track of a cosmic ray wins.
+    start = _median_of_nine(image).reshape(n, -1).argmax(axis=1)
     y, x = (start // side).astype(float), (start % side).astype(float)
     matrix = np.tile(np.array([2.0, 2.0, 0.0]), (n, 1))  # xx, yy, xy
     found = np.isfinite(background) & (image.reshape(n, -1).max(axis=1) > 0)
@@ -227,10 +226,12 @@ def _follow(s: dict, x, y, matrix, turn: int, largest: float, side: int):
     return sane, done, x, y, np.where(sane[:, None], target, matrix)
 
 
-def _boxed(image: np.ndarray) -> np.ndarray:
-    wide = np.pad(image, ((0, 0), (1, 1), (1, 1)))
+def _median_of_nine(image: np.ndarray) -> np.ndarray:
+    """Median of each pixel and its eight neighbours; outside counts as 0."""
+    wide = np.pad(image.astype(np.float32), ((0, 0), (1, 1), (1, 1)))
     side = image.shape[1]
-    return sum(wide[:, i : i + side, j : j + side] for i in range(3) for j in range(3))
+    nine = np.stack([wide[:, i : i + side, j : j + side] for i in range(3) for j in range(3)])
+    return np.partition(nine, 4, axis=0)[4]
 
 
 def _weighted(image, good, at, x, y, matrix, variance=None) -> dict[str, np.ndarray]:

@@ -124,6 +124,10 @@ class BayesOptions(Options):
 
     stamp_radius: int = Field(10, description="half the side of the stamps of the model [px]")
     widths: int = Field(7, description="points of the grid over the diffraction pattern's width")
+    correct_bf: bool = Field(
+        True, description="correct the stamps with the bf_kernel product, where one is named"
+    )
+    bf_passes: int = Field(3, ge=1, description="iterations of the correction")
 
 
 class CrosstalkOptions(Options):
@@ -210,7 +214,13 @@ _PSF_SUBTASKS = (
         aliases=("corrBFE_G15", "basic_nobfe"),
         mem_mb=1200,
     ),
-    Subtask("bayes", after=("lock", "check", "basic"), options=BayesOptions, needs=_NEEDS, runtime_min=20),
+    Subtask(
+        "bayes",
+        after=("lock", "check", "basic"),
+        options=BayesOptions,
+        needs=(*_NEEDS, Need("bf_kernel", per_wavelength=True)),
+        runtime_min=20,
+    ),
     Subtask(
         "meta",
         scope="block",

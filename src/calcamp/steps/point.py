@@ -426,7 +426,7 @@ def _look_at(ctx: runner.Context, exposure, data, stars, bad, gains) -> list[dic
                 "fluence": flux[k],
                 "fluence_err": flux_err[k],
                 "peak": moments.peak[k],
-                "peak_centred": (flux[k] if math.isfinite(flux[k]) else moments.flux[k]) * share[k],
+                "peak_centred": moments.flux[k] * share[k],
                 "fwhm": moments.fwhm[k],
                 "fwhm_err": moments.fwhm_err[k],
                 "fwhm_x": fx[k],

@@ -326,13 +326,17 @@ def _write_motion(ctx: runner.Context, shapes: dict) -> None:
 
 # ---- forward model ----------------------------------------------------------------------------------------
 def bayes(ctx: runner.Context) -> None:
-    """Table ``forward``: posterior of diffraction width, blur and growth of every spot, one frame of each column."""
+    """Table ``forward``: posterior of diffraction width, blur and growth of every spot, one frame of each column.
+
+    Stamps are corrected for the brighter-fatter effect where a kernel is named: what it adds is no Gaussian blur, and
+    makes the diffraction pattern 2 % too narrow.
+    """
     import numpy as np
 
     from calcamp.analysis.forward import fit_spot
-    from calcamp.analysis.spots import cut_stamps
+    from calcamp.analysis.spots import corrected, cut_stamps, ring_background
     from calcamp.detector.dq import BADMASK
-    from calcamp.steps.point import _by_spot, image_area
+    from calcamp.steps.point import _by_spot, _correctors, image_area
 
     shapes = [
         r
@@ -344,6 +348,7 @@ def bayes(ctx: runner.Context) -> None:
         first.setdefault(row["column"], row["obsid"])
     chosen = set(first.values())
     radius = ctx.options["stamp_radius"]
+    correctors = _correctors(ctx)
     held: dict[tuple, list] = {}
     noise: dict[str, list[float]] = {q: [] for q in QUADRANTS}
     for exposure in ctx.exposures:
@@ -356,6 +361,11 @@ def bayes(ctx: runner.Context) -> None:
         x, y = [r["x_ccd"] for r in mine], [r["y_ccd"] for r in mine]
         stamps, corners, _ = cut_stamps(image.frame, x, y, radius, areas)
         masks, _, _ = cut_stamps(bad, x, y, radius, areas)
+        good = np.isfinite(stamps) & ~(masks > 0)
+        for quadrant, (corrector, gain) in correctors.items():
+            at = np.array([r["quadrant"] == quadrant for r in mine], bool)
+            level = np.nan_to_num(ring_background(stamps[at], good[at], radius - 1).level)
+            stamps[at] = corrected(stamps[at], good[at], level, gain, corrector, ctx.options["bf_passes"])
         for k, row in enumerate(mine):
             start = (
                 row["flux"],
@@ -365,7 +375,7 @@ def bayes(ctx: runner.Context) -> None:
                 0.0,
             )
             key = (ctx.ccd, row["quadrant"], row["spot"])
-            held.setdefault(key, []).append((stamps[k], np.isfinite(stamps[k]) & ~(masks[k] > 0), start))
+            held.setdefault(key, []).append((stamps[k], good[k], start))
         for quadrant in QUADRANTS:
             noise[quadrant].append(image.offsets[quadrant].noise)
     ctx.current = None
