@@ -76,7 +76,7 @@ _ALL = (
     Quantity("lock_rotation", "deg", "Point sources", "Rotation of the star lock about the CCD's centre, physical coordinates, counter-clockwise positive, pattern to image.", ("ccd",)),
     Quantity("lock_shift_x", "px", "Point sources", "Shift of the CCD's centre by the star lock along FITS x, pattern to image.", ("ccd",)),
     Quantity("lock_shift_y", "px", "Point sources", "Shift of the CCD's centre by the star lock along FITS y, pattern to image.", ("ccd",)),
-    Quantity("crosstalk_max", "1", "Cross-talk", "The signed coefficient of largest magnitude with which another channel shows in this one (the victim): ADU per ADU. Its source is in table crosstalk_victims."),
+    Quantity("crosstalk_max", "1", "Cross-talk", "The signed coefficient of largest magnitude with which another channel shows in this one (the victim): ADU per ADU of a source that stays as bright, so the sum over the same instant of the read-out and the pixels just before and after. Its source is in table crosstalk_victims."),
     # ---- injection, pumping, persistence
     Quantity("injection_level", "e-", "Charge injection", "Median of the injected lines above the lines without injection, at the column that the test names."),
     Quantity("injection_threshold", "V", "Charge injection", "Voltage at which injection begins, with its kind (IG1 or IDL).", (*_CQ, "kind")),
