@@ -202,14 +202,14 @@ def frame_of(rng, places, hot=2000, tracks=60):
     from calcamp.simulate.plugins.cosmics import draw_tracks
 
     frame = rng.normal(2800, 1.3, DETECTOR.ccd_shape).astype(np.float32)
-    spot = 1.0e5 * spot_image(24.0, 24.0, (0.72, 0.72, 0.0))
     for x, y in places:
         quadrant = DETECTOR.quadrant_at_phys(x, y)
         if quadrant is None:
             continue
         column, row = DETECTOR.phys_to_ccd(x, y, quadrant)
-        column, row = round(float(column)) - 24, round(float(row)) - 24
-        frame[row : row + 48, column : column + 48] += spot[:48, :48]
+        left, top = round(float(column)) - 24, round(float(row)) - 24
+        light = 3.5e5 * spot_image(float(column) - left, float(row) - top, (0.72, 0.72, 0.0))
+        frame[top : top + 48, left : left + 48] += rng.poisson(light) / 3.5
     shape = DETECTOR.ccd_shape
     frame[rng.integers(0, shape[0], hot), rng.integers(0, shape[1], hot)] += 10 ** rng.uniform(1, 4.5, hot)
     rows, columns, charge = draw_tracks(rng, tracks, shape)
@@ -261,8 +261,10 @@ def test_lock_on_a_full_frame_with_hot_pixels_and_cosmic_rays(shift, rotation, s
     if ok:
         beside = ~step.on_silicon(DETECTOR, at, margin=8.0)
         assert ((found.source >= 0) == there)[~beside].all()
-        assert math.dist(found.transform.shift, truth.shift) < 0.5
-        assert abs(found.transform.scale - scale) < 1e-3
-        assert abs(found.transform.rotation - truth.rotation) < 1e-3
+        # spec 5.1, of a pattern without scatter of its own; cosmic rays and missing stars may cost twice that
+        room = 1.0 if there.all() and not beside.any() else 2.0
+        assert math.dist(found.transform.shift, truth.shift) < 0.05 * room
+        assert abs(found.transform.scale - scale) < 5e-6 * room
+        assert abs(found.transform.rotation - truth.rotation) < 5e-6 * room
     else:
         assert any(word in found.reason for word in ("rotation", "scale", "missing"))
