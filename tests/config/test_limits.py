@@ -74,7 +74,7 @@ XTALK = {"crosstalk_largest", "crosstalk_second"}
         ("FLAT_STB", FLAT | {"lamp_peak", "lamp_rms"}),
         ("PTC01", FLAT | {"her"}),
         ("PTC02_158K", FLAT | {"her"}),
-        ("FLATFLUX00_2000", FLAT | {"her"}),
+        ("FLATFLUX00_2000", FLAT),
         ("NL01", FLAT | {"background_fluence"}),
         ("NL02", RAW),
         ("NL02_155R", RAW),

@@ -125,7 +125,10 @@ def masters(data: ReportData) -> list:
         own = {int(p.name.split("CCD")[1][0]): p for p in files if p.name.split("_")[3] == level}
 
         def images(extension, own=own):
-            return {ccd: read_reduced(path, extension, data.detector) for ccd, path in own.items()}
+            smooth = extension == "LFLAT"
+            return {
+                ccd: read_reduced(path, extension, data.detector, smooth=smooth) for ccd, path in own.items()
+            }
 
         def draw(figure, extension, own=own, percentiles=(2, 98)):
             made = images(extension, own)

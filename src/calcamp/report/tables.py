@@ -124,7 +124,9 @@ def read_table(path: Path | str) -> Table:
 
 
 # ---- images ---------------------------------------------------------------------------------------
-def read_reduced(path: Path | str, extname: str, detector, longest: int = 300) -> dict[str, np.ndarray]:
+def read_reduced(
+    path: Path | str, extname: str, detector, longest: int = 300, smooth: bool = False
+) -> dict[str, np.ndarray]:
     """Image areas of the four quadrants of a CCD product, as block means small enough for a page.
 
     Parameters
@@ -132,6 +134,8 @@ def read_reduced(path: Path | str, extname: str, detector, longest: int = 300) -
     path : FITS product of one CCD, stored orientation, shape ``detector.ccd_shape``
     extname : name of the image extension
     longest : pixels that the longer side of a quadrant may have afterwards
+    smooth : the image changes little from pixel to pixel: the middle of each block stands for its mean, and most of the
+        file is not read
 
     Returns
     -------
@@ -141,10 +145,10 @@ def read_reduced(path: Path | str, extname: str, detector, longest: int = 300) -
     frame = _open_image(Path(path), extname)
     if tuple(frame.shape) != tuple(detector.ccd_shape):
         raise ValueError(f"{Path(path).name}[{extname}] has shape {frame.shape}, not {detector.ccd_shape}")
-    return {quadrant: _reduced_quadrant(frame, quadrant, detector, longest) for quadrant in "EFGH"}
+    return {quadrant: _reduced_quadrant(frame, quadrant, detector, longest, smooth) for quadrant in "EFGH"}
 
 
-def _reduced_quadrant(frame, quadrant: str, detector, longest: int) -> np.ndarray:
+def _reduced_quadrant(frame, quadrant: str, detector, longest: int, smooth: bool = False) -> np.ndarray:
     rows, columns = detector.quadrant_slices(quadrant)
     # Image area in stored orientation: scans lie at the outer (prescan) and inner (overscan) sides.
     first_row = rows.start + (0 if quadrant in "GH" else detector.parallel_overscan)
@@ -152,6 +156,9 @@ def _reduced_quadrant(frame, quadrant: str, detector, longest: int) -> np.ndarra
     image = frame[
         first_row : first_row + detector.image_rows, first_column : first_column + detector.image_columns
     ]
+    if smooth:
+        step = max(1, -(-max(image.shape) // longest))
+        return np.asarray(image[step // 2 :: step, step // 2 :: step], dtype=np.float32)
     return block_mean(image, longest)
 
 
