@@ -11,7 +11,16 @@ import numpy as np
 from calcamp.analysis.ptc import FDR
 from calcamp.analysis.splines import spline_matrix
 from calcamp.analysis.statistics import NAN, about, fit_linear
-from calcamp.analysis.tiles import BAND, ColumnScan, TileScan, bands, block_sums, strips, tile_means
+from calcamp.analysis.tiles import (
+    BAND,
+    ColumnScan,
+    TileScan,
+    area_mean,
+    bands,
+    block_sums,
+    strips,
+    tile_means,
+)
 
 #: Relative signal below which a pixel does not answer to light.
 DEAD = 0.5
@@ -47,8 +56,7 @@ class Stack:
     def add(self, image: np.ndarray, mask: np.ndarray | None) -> tuple[float, np.ndarray]:
         """Add a frame (ADU above offset); returns its signal, ADU, and tile means over it."""
         mean, _, n = tile_means(image, self.edges, mask)
-        good = n > 0
-        signal = float((mean[good] * n[good]).sum() / n[good].sum()) if good.any() else NAN
+        signal = area_mean(mean, n, self.edges)
         self.signal.append(signal)
         if not (math.isfinite(signal) and signal > 0):
             return signal, mean

@@ -153,6 +153,16 @@ def tile_means(
     return mean, std, n
 
 
+def area_mean(mean: np.ndarray, n: np.ndarray, edges: Edges) -> float:
+    """Mean over tiles by their area: masked pixels do not shift the weight to other light; NaN without a usable tile.
+
+    Tiles with less than a fifth of their pixels are left out.
+    """
+    area = np.outer(*(np.diff(e) for e in edges)).astype(float)
+    good = (n > 0.2 * area) & np.isfinite(mean)
+    return float((mean[good] * area[good]).sum() / area[good].sum()) if good.any() else NAN
+
+
 def _windows(strip, columns, bad, sigma: float, step: int) -> tuple[np.ndarray, np.ndarray]:
     """(median, half width of the window) of each tile of a strip, float32; 0 where there is no pixel."""
     tiles = len(columns) - 1

@@ -84,13 +84,13 @@ def _save_tiles(ctx: runner.Context, tiles: dict[str, list]) -> None:
 def _signal(ctx, lit, quadrant):
     import numpy as np
 
-    from calcamp.analysis.tiles import tile_means
+    from calcamp.analysis.tiles import area_mean, tile_means
 
     image, (bad, saturated) = lit.image(quadrant), lit.masks(quadrant)
-    mean, _, n = tile_means(image, ctx.detector.tile_edges(), bad)
+    edges = ctx.detector.tile_edges()
+    mean, _, n = tile_means(image, edges, bad)
     good = n > 0
-    pixels = float(n[good].sum())
-    signal = float((mean[good] * n[good]).sum() / pixels) if pixels else math.nan
+    pixels, signal = float(n[good].sum()), area_mean(mean, n, edges)
     share = 0.0 if saturated is None else float(saturated.mean())
     e = lit.exposure
     offset = (
