@@ -264,7 +264,7 @@ def test_acceptance_in_every_quadrant(quadrant):
             kinds = {p: _response(t, p) for p, t in places.items()}
             first = next(iter(kinds.values()))
             shapes = pumping.templates(first, TIMES, CYCLES, white, pumping.tau_grid(20, 30000, 24), 2.0)
-            cut = pumping.detection_cut(pairs, shapes, 0.25)
+            cut = pumping.detection_cut(pairs, shapes, 0.05 / 4)  # a quarter for each mode
             sharp = pumping.significance(stack, white, shapes, scale)
             found = pumping.find_dipoles(stack, white, shapes, noise, scale, sharp, cut)
             searched += sharp.size
@@ -295,7 +295,7 @@ def test_acceptance_in_every_quadrant(quadrant):
                     )
             false += len(real) - len(matched)
     assert np.mean(np.array(hits)[np.array(strong)]) >= 0.95
-    assert false / searched * pairs <= 1.0 + 3 * np.sqrt(pairs / searched)  # few pixels are searched here
+    assert false <= 1  # of 0.05 expected in as many pairs as a full quadrant has
     true, tau, err, pc, ok = (np.array(column) for column in zip(*rows, strict=True))
     assert ((pc >= 0) & (pc <= 1)).all()
     edges = np.geomspace(70, 12000, 6)
@@ -333,3 +333,95 @@ def test_a_ray_on_a_trap_costs_one_time_only():
     k = np.flatnonzero(found.row[here] == 100)[0]
     assert abs(np.log(got.tau[k] / 1500.0)) < 4 * got.tau_err[k] / got.tau[k]
     assert got.dof[k] == 3
+
+
+def one_trap(rng, row, column, pc=0.9, tau=1500.0, position=3.25):
+    return draw(rng, 1) | {
+        "row": np.array([row]),
+        "column": np.array([column]),
+        "position": np.array([position]),
+        "tau": np.array([tau]),
+        "pc": np.array([pc]),
+    }
+
+
+def dipoles(found):
+    here = found.kind == "dipole"
+    return sorted(zip(found.row[here].tolist(), found.column[here].tolist(), strict=True))
+
+
+def test_a_ray_along_the_column_is_no_pair_of_dipoles():
+    """Half of the pixels about the end of a long track belong to it: only the other side tells of its charge."""
+    rng = np.random.default_rng(29)
+    images = frames(rng, draw(rng, 0))
+    images[0][100:114, 50] += 1100 / GAIN
+    images[0][200:206, 80] += 9000 / GAIN
+    images[0][206:215, 81] += 9000 / GAIN
+    found, _, _ = search(images, cut=6.0)
+    assert dipoles(found) == []
+    assert {50, 80, 81} <= set(found.column[found.kind == "ray"].tolist())
+
+
+def test_between_two_dipoles_is_no_third():
+    rng = np.random.default_rng(31)
+    hits = 0
+    for seed in range(20):
+        traps = one_trap(np.random.default_rng(seed), 100, 50)
+        twice = {name: np.repeat(values, 2) for name, values in traps.items()} | {"row": np.array([100, 102])}
+        found, _, _ = search(frames(rng, twice), cut=6.0)
+        hits += dipoles(found) == [(100, 50), (102, 50)]
+    assert hits >= 19
+
+
+def test_a_trap_at_the_end_of_a_column_is_told():
+    """Its other packet lies outside the image area: one pixel changes, and the pair inside is not that of the trap."""
+    rng = np.random.default_rng(37)
+    position = next(p for p, t in CLOCKS.signatures("half_EF").items() if 123 in t and t[123].pair == -1)
+    outside = one_trap(rng, 5, 50, position=position) | {"row": np.array([0])}
+    images = []
+    for image in frames(rng, outside | {"row": np.array([5])}):
+        # Rows 0 to 4 were never there: the packet that gained is lost.
+        images.append(np.ascontiguousarray(image[5:]))
+    found, _, _ = search(images, cut=6.0)
+    assert dipoles(found) == []
+    assert (found.kind == "edge").sum() == 1
+    inside, _, _ = search(frames(rng, one_trap(rng, 0, 50)), cut=6.0)
+    assert dipoles(inside) == [(0, 50)]
+
+
+def test_noise_of_columns_is_known_to_a_per_cent():
+    rng = np.random.default_rng(41)
+    scale = 1 + 0.05 * rng.normal(size=256)
+    stack = [np.rint(70 * scale * rng.normal(size=(2000, 256))).astype(np.int16) for _ in range(24)]
+    found = pumping.column_noise(stack, [pumping.noise_of(half) for half in stack])
+    assert np.std(found / (scale / np.median(scale)) - 1) < 0.012
+
+
+def test_the_first_line_shows_no_pattern():
+    """A line that holds 5 % less shows the pattern of the columns; it is taken off with the line's own share."""
+    rng = np.random.default_rng(43)
+    pattern = 1 + 0.05 * rng.normal(size=2048)
+    image = np.outer(np.r_[0.95, np.ones(199)], pattern) * LEVEL / GAIN
+    half = pumping.half_differences((image + 20 * rng.normal(size=image.shape)).astype(np.float32))
+    noise = half.astype(float).std(axis=1) * pumping.STEP
+    assert noise[0] == pytest.approx(np.median(noise), rel=0.08)
+
+
+def test_the_error_of_the_model_is_found():
+    rng = np.random.default_rng(47)
+    serial = load_clocks("default").table("serial")
+    t = next(iter(next(iter(serial.signatures("half_EF").values())).values()))
+    r = pumping.Response(t.begin, t.end, t.hold, t.sign, t.pair, 0.0)
+    steps = np.array([serial.step_us(dwell) for dwell in (0, 4.75, 14.3, 28.6)])
+    tau = np.exp(rng.uniform(np.log(3), np.log(20), 40))
+    mean = 0.8 * r.sign * r.electrons(steps[None, :], tau[:, None], CYCLES, 0.4)
+    for share, low, high in ((0.0, 0.0, 0.002), (0.02, 0.013, 0.03)):
+        variance = pumping.pumping_variance(mean, 6.0, CYCLES, 100)
+        data = mean * (1 + share * rng.normal(size=mean.shape)) + np.sqrt(variance) * rng.normal(
+            size=mean.shape
+        )
+        fit = pumping.fit_traps(
+            data, np.full(data.shape, 6.0), steps, [[r] * 4], CYCLES, 0.4, (0.3, 500.0), lines=100
+        )
+        known = pumping.pumping_variance(data, 6.0, CYCLES, 100)
+        assert low <= pumping.model_error([(data, known, np.zeros(40), fit)]) <= high

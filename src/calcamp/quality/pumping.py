@@ -33,7 +33,9 @@ def headline(case: Case) -> list[dict]:
                 # The exact temperature is in table species; here it only tells campaigns apart.
                 kelvin = number(row.get("temperature_K"))
                 warm = {**more, "temperature_K": None if kelvin is None else round(kelvin)}
-                out.append(entry("trap_tau", row.get("tau"), row.get("tau_err"), n, **warm))
+                limit = row.get("is_limit") in (True, 1)
+                item = entry("trap_tau", row.get("tau"), None if limit else row.get("tau_err"), n, **warm)
+                out.append({**item, "is_limit": limit})
                 out.append(entry("trap_pc", row.get("pc"), row.get("pc_err"), n, **more))
     return out
 

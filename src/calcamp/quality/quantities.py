@@ -84,7 +84,7 @@ _ALL = (
     Quantity("injection_nonuniformity", "%", "Charge injection", "Standard deviation of the injected level along a line, % of the level, noise taken off."),
     Quantity("trap_count", "trap", "Trap pumping", "Number of traps found above the stated detection cut.", (*_CQ, "register", "species")),
     Quantity("trap_density", "trap/pixel", "Trap pumping", "trap_count corrected for the efficiency of detection, over the pixels searched.", (*_CQ, "register", "species")),
-    Quantity("trap_tau", "us", "Trap pumping", "Emission time constant of a species at the stated temperature (key temperature_K); also scaled to the reference temperature.", (*_CQ, "register", "species", "temperature_K")),
+    Quantity("trap_tau", "us", "Trap pumping", "Emission time constant of a species at the stated temperature (key temperature_K); also scaled to the reference temperature. A lower limit (is_limit) where the species is slower than the times of the scan.", (*_CQ, "register", "species", "temperature_K"), lower=True),
     Quantity("trap_pc", "1", "Trap pumping", "Probability of capture per cycle, asymptotic for long phase times.", (*_CQ, "register", "species")),
     Quantity("dipole_amplitude", "e-", "Trap pumping", "Electrons moved: half of bright minus dark; positive when the bright pixel is nearer the node.", (*_CQ, "register")),
     Quantity("persistence", "e-/pixel", "Persistence", "Charge released in the first latent frame by pixels that were saturated, over the reference frames. Detection at 3.5 sigma; else the 95 % upper limit, with is_limit true."),
@@ -106,8 +106,8 @@ results, in the test record and in trends. The page is written by `python -m cal
 
 * An entry holds `quantity`, its keys, `value`, `err` (one standard error), `unit`, `n` (how many measurements went in).
   What was not measured has value null, never 0.
-* A limit that is not a value carries `is_limit: true`; it is a 95 % limit and has no `err`. `full_well` and
-  `bloom_level` are lower limits then, the others upper ones.
+* A limit that is not a value carries `is_limit: true`; it is a 95 % limit and has no `err`. `full_well`,
+  `bloom_level` and `trap_tau` are lower limits then, the others upper ones.
 * `ccd` is 1 to 3, `quadrant` E to H, `column` and `frame` count from 1. Halves are `half_EF` and `half_GH`.
 * FDR is 65536 ADU. Levels are above offset. Measurements are kept in ADU; electrons appear where a gain is known, and
   `gain_nominal: true` says that it was the nominal one.

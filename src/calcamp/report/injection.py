@@ -86,6 +86,7 @@ def curve(data: ReportData, kind: str) -> list:
             height=2.6,
         )
     )
+    nominal = any(is_true(r.get("gain_nominal")) for r in table.rows())
     header = ["Quadrant", "Threshold [V]", "V0 [V]", "K [1/V]"]
     header += (
         ["Knee [V]", "Slope [e⁻/V]", "Notch [ADU]", "Notch [e⁻]"] if gate else ["Level [ADU]", "Level [e⁻]"]
@@ -110,7 +111,14 @@ def curve(data: ReportData, kind: str) -> list:
         flag = r.get("flag") or ""
         rows.append([*(Cell(v) for v in row), Cell(str(flag), "fail" if flag else "", align="l")])
     out.append(
-        TableBlock(header, rows, "Parameters of the curves", source="tables/injection_fit.ecsv", compact=True)
+        TableBlock(
+            header,
+            rows,
+            "Parameters of the curves"
+            + ("; electrons with the nominal gain, without its error" if nominal else ""),
+            source="tables/injection_fit.ecsv",
+            compact=True,
+        )
     )
     return out
 
@@ -120,8 +128,9 @@ def _found_errors(table) -> str:
     scatter, shape = table.floats("scatter"), table.floats("shape")
     if not np.isfinite(scatter).any():
         return ""
+    typical = 100 * np.nanmedian(scatter)
     return (
-        f" (here {number(100 * np.nanmedian(scatter), 2)} % of the level, median of the quadrants, and "
+        f" (here {'less than 0.001' if typical < 1e-3 else number(typical, 2)} % of the level, median of the quadrants, and "
         f"{number(100 * np.nanmedian(shape), 2)} % of the charge)"
     )
 

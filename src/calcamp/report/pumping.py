@@ -14,6 +14,7 @@ from calcamp.report.base import (
     TableBlock,
     Text,
     beam_values,
+    is_true,
     label,
     number,
     plain_table,
@@ -108,7 +109,7 @@ def search(data: ReportData) -> list:
         Text(
             "A dipole is half the difference of the two pixels of a pair. At every pair the amplitudes at all times of a mode are compared "
             "with what traps of all emission times would give: the joint significance. The cut leaves the stated number of false dipoles. "
-            "Single pixels and what is in one frame only (cosmic rays) are not counted."
+            "Single pixels, cosmic rays, what is in one frame only, and the ends of the columns (the other packet lies outside) are not counted."
         ),
         beam_values(table, "n_dipoles", "Dipoles found, all modes"),
         plain_table(
@@ -215,7 +216,7 @@ def places(data: ReportData) -> list:
             "pumping_map",
             "Traps of the image area, quadrants as seen; colours tell the status of the fit.",
             lambda f: _draw_map(f, table, data.detector),
-            height=2.65,
+            height=2.8,
         )
     ]
 
@@ -223,7 +224,7 @@ def places(data: ReportData) -> list:
 def _draw_map(figure, table, detector) -> None:
     rows_n, columns_n = detector.image_shape
     for c, ccd in enumerate((1, 2, 3)):
-        ax = figure.add_axes((0.02 + c * 0.325, 0.04, 0.31, 0.84))
+        ax = figure.add_axes((0.02 + c * 0.325, 0.02, 0.31, 0.8))
         for quadrant in QUADRANTS:
             part = table.select(ccd=ccd, quadrant=quadrant)
             for status, colour in _STATUS_COLOURS.items():
@@ -240,7 +241,7 @@ def _draw_map(figure, table, detector) -> None:
         ax.set(xlim=(0, 2 * columns_n), ylim=(0, 2 * rows_n), xticks=[], yticks=[], aspect="equal")
         fig.mark_quadrants(ax)
         figure.text(
-            0.02 + c * 0.325 + 0.155, 0.9, f"CCD{ccd}", ha="center", va="bottom", weight="bold", fontsize=8
+            0.02 + c * 0.325 + 0.155, 0.84, f"CCD{ccd}", ha="center", va="bottom", weight="bold", fontsize=8
         )
     fig.legend(figure, _status_entries())
 
@@ -263,6 +264,12 @@ def _draw_register(figure, table) -> None:
     fig.legend(figure, _status_entries())
 
 
+def _tau(row) -> str:
+    if is_true(row.get("is_limit")):
+        return f"> {number(row.get('tau'), 3)}"
+    return with_error(row.get("tau"), row.get("tau_err"))
+
+
 def species(data: ReportData) -> list:
     """Clusters in log tau, with densities."""
     table = data.table("species")
@@ -275,7 +282,7 @@ def species(data: ReportData) -> list:
             [
                 Cell(label(r.get("ccd"), r.get("quadrant"))),
                 Cell("all" if total else str(r["species"])),
-                Cell("" if total else with_error(r.get("tau"), r.get("tau_err"))),
+                Cell("" if total else _tau(r)),
                 Cell("" if total else number(r.get("width"), 2)),
                 Cell("" if total else with_error(r.get("pc"), r.get("pc_err"))),
                 Cell(number(r.get("n"))),
@@ -290,7 +297,8 @@ def species(data: ReportData) -> list:
         Text(
             f"Species are clusters in the logarithm of the emission time{at}: a mixture of normal distributions, widened by the error of each "
             "trap; their number is the one that the Bayesian information criterion prefers. Densities are corrected with the efficiency of "
-            "the fakes; “all” counts every dipole, those without a firm emission time too."
+            "the fakes; “all” counts every dipole, those without a firm emission time too. A species slower than the times of the scan has a "
+            "lower limit (half of its traps are slower than that, each at 95 %)."
         ),
         TableBlock(
             header, rows, f"Species of every quadrant{at}", source="tables/species.ecsv", compact=True

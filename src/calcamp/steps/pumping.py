@@ -270,12 +270,19 @@ def _serial_noise(half, err, bad):
 
     from calcamp.analysis.pumping import STEP
 
-    pull = (half[:, 0] * (STEP / _FINER) / err)[~bad & np.isfinite(err)]
-    if pull.size < 50:
-        return err
-    width = 1.4826 * float(np.median(np.abs(pull)))
+    pull = half[:, 0] * (STEP / _FINER) / err
+    known, width = ~bad & np.isfinite(pull), 1.0
+    for _ in range(4):
+        # Dipoles, and the pairs beside them, are no noise.
+        high = np.abs(np.where(known, pull, 0.0)) > 4 * width
+        high[1:] |= high[:-1].copy()
+        high[:-1] |= high[1:].copy()
+        quiet = pull[known & ~high]
+        if quiet.size < 50:
+            return err
+        width = max(1.0, 1.4826 * float(np.median(np.abs(quiet))))
     # A median of moduli is known to 1.17/sqrt(2 n): what is beyond that by chance of 1e-4 is a pattern that moves.
-    return err * width if width > 1 + 3.7 * 1.17 / math.sqrt(2 * pull.size) else err
+    return err * width if width > 1 + 3.7 * 1.17 / math.sqrt(2 * quiet.size) else err
 
 
 def _shift(profile, reference, most: int = 1) -> int:
@@ -635,6 +642,7 @@ def meta(ctx: runner.Context) -> None:
     found = [_fit(g) for g in groups]
     # How well traps follow the model is the same question for all of them.
     fitted = [(g["amplitude"], g["variance"], g["common"], f) for g, f in zip(groups, found, strict=True)]
+    longest = max((float(g["steps"].max()) for g in groups), default=math.nan)
     usual = ctx.options.get("amplitude_error", 0.01)
     relative = model_error(fitted, usual)
     ctx.notes["model_error"] = relative
@@ -648,7 +656,7 @@ def meta(ctx: runner.Context) -> None:
         for group, fit in zip(groups, found, strict=True):
             made += _trap_rows(ctx, group, fit, register) if group["quadrant"] == quadrant else []
         known = search.get(quadrant, {})
-        species += _species_rows(ctx, quadrant, made, known, efficiency, register, temperature)
+        species += _species_rows(ctx, quadrant, made, known, efficiency, register, temperature, longest)
         traps += made
     _write_traps(ctx, traps, register, temperature, relative)
     _write_species(ctx, species)
@@ -790,7 +798,7 @@ def _unfitted(ctx, r, why) -> dict:
     }
 
 
-def _species_rows(ctx, quadrant, traps, search, efficiency, register, temperature) -> list[dict]:
+def _species_rows(ctx, quadrant, traps, search, efficiency, register, temperature, longest) -> list[dict]:
     """Species of a quadrant, and a row 0 for all its traps; densities corrected with the fakes."""
     import numpy as np
 
@@ -814,6 +822,7 @@ def _species_rows(ctx, quadrant, traps, search, efficiency, register, temperatur
             **base,
             "species": 0,
             **blank,
+            "is_limit": False,
             "density": density,
             "density_err": total_err / pairs if pairs else math.nan,
             "n": len(real),
@@ -821,34 +830,27 @@ def _species_rows(ctx, quadrant, traps, search, efficiency, register, temperatur
         }
     ]
     found = find_species(tau, err, ctx.options.get("max_species", 5))
-    if not found:
-        return out
-    logs = np.log10(np.array([s.tau for s in found]))
-    widths = np.array([max(s.width, 0.05) for s in found])
-    for t in good:
-        t["species"] = 1 + int(np.argmin(np.abs(math.log10(t["tau"]) - logs) / widths))
-    for number, s in enumerate(found, 1):
-        mine = [t for t in good if t["species"] == number]
+    if found:
+        logs = np.log10(np.array([s.tau for s in found]))
+        widths = np.array([max(s.width, 0.05) for s in found])
+        for t in good:
+            t["species"] = 1 + int(np.argmin(np.abs(math.log10(t["tau"]) - logs) / widths))
+    beyond = _beyond(found, real, longest)
+    for number in range(1, max(len(found), beyond) + 1):
+        mine = [t for t in real if t["species"] == number]
         eff = _efficiency_at(efficiency, quadrant, np.array([t["tau"] for t in mine])) if mine else np.ones(0)
-        count = float(np.sum(1 / np.maximum(eff, 0.05)))
-        pc = np.array([t["pc"] for t in mine])
-        weight = 1 / np.square(np.array([max(t["pc_err"], 1e-3) for t in mine])) if mine else np.ones(0)
+        weight = 1 / np.maximum(eff, 0.05)
         out.append(
             {
                 **base,
                 "species": number,
-                **_scaled(ctx, s, temperature),
-                "tau": s.tau,
-                "tau_err": s.tau_err,
-                "width": s.width,
-                "pc": float((weight * pc).sum() / weight.sum()) if mine else math.nan,
-                "pc_err": float(pc.std(ddof=1) / math.sqrt(pc.size)) if len(mine) > 1 else math.nan,
-                "share": s.share,
-                "share_err": s.share_err,
-                "density": count / pairs if pairs else math.nan,
-                "density_err": math.sqrt(float(np.sum(1 / np.square(np.maximum(eff, 0.05))))) / pairs
-                if pairs
-                else math.nan,
+                **(
+                    _limit(ctx, mine, temperature)
+                    if number == beyond
+                    else _measured(ctx, found[number - 1], mine, temperature)
+                ),
+                "density": float(weight.sum()) / pairs if pairs else math.nan,
+                "density_err": math.sqrt(float(np.square(weight).sum())) / pairs if pairs else math.nan,
                 "n": len(mine),
                 "flag": "",
             }
@@ -856,7 +858,53 @@ def _species_rows(ctx, quadrant, traps, search, efficiency, register, temperatur
     return out
 
 
-def _scaled(ctx, species, temperature) -> dict:
+def _beyond(found, traps, longest: float) -> int:
+    """Number of the species whose emission time lies beyond the times of the scan, 0 for none.
+
+    Where traps with a lower limit are many beside those of the slowest cluster, that cluster is only the near side
+    of a species: the traps that came out low. All of them are put into it, and its emission time is a limit.
+    """
+    late = [t for t in traps if t["status"] == "lower"]
+    last = len(found)
+    near = (
+        [t for t in traps if last and t["species"] == last] if last and found[-1].tau > 0.5 * longest else []
+    )
+    if len(late) < 5 or len(late) < 0.3 * len(near):
+        return 0
+    number = last if near else last + 1
+    for t in late:
+        t["species"] = number
+    return number
+
+
+def _measured(ctx, species, traps, temperature) -> dict:
+    import numpy as np
+
+    pc = np.array([t["pc"] for t in traps])
+    weight = 1 / np.square(np.array([max(t["pc_err"], 1e-3) for t in traps])) if traps else np.ones(0)
+    return {
+        **_scaled(ctx, species.tau, species.tau_err, temperature),
+        "tau": species.tau,
+        "tau_err": species.tau_err,
+        "is_limit": False,
+        "width": species.width,
+        "pc": float((weight * pc).sum() / weight.sum()) if traps else math.nan,
+        "pc_err": float(pc.std(ddof=1) / math.sqrt(pc.size)) if len(traps) > 1 else math.nan,
+        "share": species.share,
+        "share_err": species.share_err,
+    }
+
+
+def _limit(ctx, traps, temperature) -> dict:
+    """A species beyond the times: half of its traps are slower than this, at 95 % each; Pc is not known."""
+    import numpy as np
+
+    tau = float(np.median([t["tau_low"] for t in traps]))
+    blank = dict.fromkeys(["tau_err", "width", "pc", "pc_err", "share", "share_err"], math.nan)
+    return {**blank, **_scaled(ctx, tau, math.nan, temperature), "tau": tau, "is_limit": True}
+
+
+def _scaled(ctx, tau, tau_err, temperature) -> dict:
     """Emission time at the reference temperature, with the error of the temperature."""
     from calcamp.analysis.trap_catalogue import tau_factor, tau_slope
 
@@ -866,8 +914,8 @@ def _scaled(ctx, species, temperature) -> dict:
     energy = ctx.options.get("activation_eV", 0.23)
     reference = ctx.options.get("reference_temperature_K", 153.0)
     factor = tau_factor(kelvin, reference, energy)
-    err = math.hypot(species.tau_err, species.tau * tau_slope(kelvin, energy) * kelvin_err)
-    return {"tau_ref": species.tau * factor, "tau_ref_err": err * factor}
+    err = math.hypot(tau_err, tau * tau_slope(kelvin, energy) * kelvin_err)
+    return {"tau_ref": tau * factor, "tau_ref_err": err * factor}
 
 
 def _efficiency_at(rows, quadrant, tau):
@@ -941,7 +989,7 @@ def _write_species(ctx, rows) -> None:
         "species",
         _table(
             rows,
-            "ccd quadrant register species temperature_K tau tau_err tau_ref tau_ref_err width pc pc_err share share_err density density_err n flag",
+            "ccd quadrant register species temperature_K tau tau_err is_limit tau_ref tau_ref_err width pc pc_err share share_err density density_err n flag",
         ),
         units={
             "temperature_K": "K",
@@ -951,6 +999,7 @@ def _write_species(ctx, rows) -> None:
         },
         descriptions={
             "species": "0: all traps of the quadrant",
+            "is_limit": "the species lies beyond the times of the scan: tau is a lower limit (median of those of its traps)",
             "tau_ref": "at the reference temperature of the options; its error holds that of the temperature",
             "width": "rms of log10 tau beyond the errors",
             "density": "corrected with the efficiency of the fakes",
