@@ -65,15 +65,16 @@ def rows(folder, test, subject):
 
 def test_gain_is_right_in_spite_of_faults(flats):
     channels = truth(flats)
-    found = rows(flats, "PTC02_730", "ptc")
+    found, pulls = rows(flats, "PTC02_730", "ptc"), []
     assert len(found) == 12
     for row in found:
         true = channels[row["ccd"], row["quadrant"]]["gain_e_adu"]
-        assert abs(row["gain"] - true) < 4.5 * row["gain_err"]
+        pulls.append((row["gain"] - true) / row["gain_err"])
         assert row["gain_err"] < 0.004 * true
         well = channels[row["ccd"], row["quadrant"]]["params"]["full_well"]["electrons"] / true
         if not row["turn_off_is_limit"]:
             assert abs(row["turn_off"] - well) < 0.08 * 65536
+    assert_pulls(pulls, bias=0.2, what="gain")
     pairs = rows(flats, "PTC02_730", "ptc_pairs")
     assert not any(1009 in (r["obsid"], r["obsid2"]) for r in pairs)
     masked = {r["n"] for r in pairs if r["ccd"] == 1 and r["quadrant"] == "H" and r["column"] == 1}
@@ -269,8 +270,10 @@ def test_masks_change_data_quality_and_robust_statistics_only(tmp_path):
             if old["quadrant"] == "H" and "n" in old and subject != "ptc":
                 assert new["n"] < old["n"]
             for quantity in subjects[test][subject]:
-                # the pixels are the same but for 0.9 % of one quadrant
-                assert new[quantity] == pytest.approx(old[quantity], abs=0.6 * old[f"{quantity}_err"] + 1e-12)
+                # the pixels are the same but for 0.9 % of one quadrant, and so is the light they lie in
+                light = 1e-4 * old[quantity] if quantity == "signal" else 0.0
+                allowed = 0.6 * old[f"{quantity}_err"] + light + 1e-12
+                assert new[quantity] == pytest.approx(old[quantity], abs=allowed), (test, subject)
     for test, was in raw.items():
         assert "mask" in verdict(tmp_path, test)["products_used"]
         others = [r for r in rows(tmp_path, test, "offsets") if r["ccd"] != 1]
@@ -343,9 +346,12 @@ def test_non_linearity_end_to_end(tmp_path):
         deviations.append((row["gain"] * gauge / c["gain_e_adu"] - 1) / (row["gain_err"] / row["gain"]))
         assert 0 < row["gain_err_linearity"] < row["gain_err"]
         assert row["gain"] != raw[row["ccd"], row["quadrant"]]["gain"]
-    # The part from linearity is common to the channels: it moves the mean, not the scatter.
-    assert abs(np.mean(deviations)) < 2.0
-    assert np.std(deviations) < 1.7  # 99.9 % for twelve channels
+    # The part from linearity is common to the channels and moves the mean; it is the smaller part of the errors.
+    assert_pulls(deviations, bias=0.5, what="gain behind NL02")
+    gains = {(r["ccd"], r["quadrant"]): r["gain"] for r in rows(tmp_path, "PTC02_730", "ptc")}
+    tiles = [r for r in rows(tmp_path, "PTC02_730", "ptc_tiles") if r["gain"] is not None]
+    pulls = [(r["gain"] - gains[r["ccd"], r["quadrant"]]) / r["gain_err"] for r in tiles]
+    assert_pulls(pulls, excess=0.05, bias=0.1, what="gain of tiles behind NL02")
 
 
 @pytest.mark.full
@@ -372,9 +378,9 @@ def test_brighter_fatter_reads_the_rows_of_its_surrogate(tmp_path):
     channels, pulls = truth(tmp_path), []
     for row in rows(tmp_path, "BF01_730", "bf"):
         a = channels[row["ccd"], row["quadrant"]]["params"]["flat"]["a"]
-        pulls += [(row["a01"] - a[1][0]) / row["a01_err"], (row["a10"] - a[0][1]) / row["a10_err"]]
-    assert abs(np.mean(pulls)) < 1.0
-    assert np.std(pulls) < 1.6
+        lags = {"a01": a[1][0], "a10": a[0][1], "a11": a[1][1]}
+        pulls += [(row[n] - made) / row[f"{n}_err"] for n, made in lags.items()]
+    assert_pulls(pulls, bias=0.2, what="a01, a10, a11")
     left = [r["rho01_after"] / r["rho01_after_err"] for r in checked]
     assert abs(np.mean(left)) < 4 / np.sqrt(len(left)) + 0.3
     for name in ("bf_rho01", "bf_width", "bf_image", "bf_kernel", "bf_boundaries"):

@@ -531,7 +531,10 @@ def fit_covariances(
             # seven sigma of what that many free coefficients take off by chance
             if with_b or improvement > known.size + 7.0 * math.sqrt(2.0 * known.size):
                 best, free = other, known
-    return _result(best, lags, free, points[used], errors[used], used, int(finite.sum()), improvement)
+    known_noise = read_noise is not None and read_noise[1] > 0
+    return _result(
+        best, lags, free, points[used], errors[used], used, int(finite.sum()), improvement, known_noise
+    )
 
 
 def _start(mu, covariance, err, moments, used) -> np.ndarray | None:
@@ -641,12 +644,13 @@ def _newton(points, err, theta, nu, lags, free, read_noise, iterations: int = 12
     return _Solution(theta, nu, matrix, float(alone), float(np.square(residual).sum() + nu @ nu))
 
 
-def _result(best, lags, free, points, err, used, finite, improvement) -> CovarianceFit:
+def _result(best, lags, free, points, err, used, finite, improvement, known_noise) -> CovarianceFit:
     theta, chi2 = best.theta, best.chi2
     gain, a, b, noise = _split(theta, lags, free)
     dof = int(used.sum()) * lags * lags - len(theta)
     residual = (points.target - _evaluate(points.powers(best.nu), theta, lags, free))[:, 0, 0] / err[:, 0, 0]
-    variance_dof = max(int(used.sum()) - 3, 1)
+    # gain, a00 and, where the scans do not tell it, the noise
+    variance_dof = max(int(used.sum()) - (2 if known_noise else 3), 1)
     chi2_variance = float(residual @ residual) / variance_dof
     # Residuals beyond the noise of the variances widen all errors alike.
     widen = max(1.0, chi2 / dof) if dof > 0 else 1.0

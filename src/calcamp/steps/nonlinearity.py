@@ -98,7 +98,7 @@ def _signal(ctx, lit, quadrant):
         if hasattr(lit.prepared.offsets[quadrant], "level_err")
         else 0.01
     )
-    flag = "no pixels" if not pixels else f"{100 * share:.2g} % saturated" if share > 1e-3 else ""
+    flag = "no pixels" if signal != signal else f"{100 * share:.2g} % saturated" if share > 1e-3 else ""
     err = math.sqrt(
         max(signal, 1.0) / ctx.detector.nominal_gain / max(pixels, 1)
         + (offset if offset == offset else 0.01) ** 2
