@@ -118,6 +118,9 @@ def test_flux_of_the_source(flats):
         assert item["value"] == pytest.approx(true, rel=0.08)  # illumination of the quadrant
     t0 = rows(flats, "FLATFLUX00_730", "shutter")[0]
     assert abs(t0["t0"] - channels[1, "E"]["params"]["flat"]["t0"]) < 5 * t0["t0_err"]
+    light = rows(flats, "FLATFLUX00_730", "illumination")
+    assert len(light) == 12 * 64
+    assert np.ptp([r["illumination"] for r in light]) == pytest.approx(0.12, abs=0.06)  # a bowl of 8 to 14 %
     command = ("chamber", "set-flux", "B_NOSTROMO", "results/D11/FLATFLUX00_730", "--reason", "test")
     refused = calcamp(*command, cwd=flats)  # the profile that comes with calcamp is not edited
     assert refused.returncode == 2
@@ -153,7 +156,7 @@ def test_reports_have_their_figures(flats):
             "FLAT_STB",
             ("flat_prnu", "flat_small_col001", "flat_large_col001", "flat_histogram", "flat_lamp_1"),
         ),
-        ("FLATFLUX00_730", ("flux_levels",)),
+        ("FLATFLUX00_730", ("flux_levels", "flux_illumination")),
     ):
         folder = flats / "results" / "D11" / test
         assert (folder / f"{test}_report.pdf").stat().st_size > 20_000

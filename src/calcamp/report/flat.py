@@ -7,7 +7,7 @@ import numpy as np
 from calcamp.report import figures as fig
 from calcamp.report.base import Note, ReportData, Section, Text, beam_values, plain_table
 from calcamp.report.bias import quadrant_entries
-from calcamp.report.lit import curves
+from calcamp.report.lit import curves, tile_map
 
 
 def sections(data: ReportData) -> list[Section]:
@@ -281,6 +281,17 @@ def flux(data: ReportData) -> list:
             "flux_levels",
             "Signal over F = k (t + t0), minus one, of the levels used.",
             lambda f: curves(f, levels, _draw_levels, "exposure time [s]", "residual [%]", least=0.2),
+            height=2.6,
+        )
+    )
+    light = data.table("illumination")
+    if light is None or not len(light):
+        return [*blocks, *data.missing("illumination")]
+    blocks.append(
+        data.figures.make(
+            "flux_illumination",
+            "Light over the quadrants: tiles of the brightest exposure that does not saturate over the mean of their quadrant, quadrants as seen.",
+            lambda f: tile_map(f, light, "illumination", "light − mean", "%", (0, 100), relative=True),
             height=2.6,
         )
     )

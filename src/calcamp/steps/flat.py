@@ -626,6 +626,7 @@ def flux(ctx: runner.Context) -> None:
         units={**errs("k", "ADU/s"), **errs("saturation_time", "s")},
         descriptions={"k": "F = k (t + t0)", "saturation_time": "FDR/k, true time", "wave": "filter slot"},
     )
+    _illumination(ctx, obsids, signal)
     levels = []
     for e, obsid in enumerate(obsids):
         for k, (ccd, quadrant) in enumerate(channels):
@@ -653,6 +654,54 @@ def flux(ctx: runner.Context) -> None:
         units={**errs("t0 table", "s"), "lamp_rms": "%"},
         descriptions={
             "t0": "true minus commanded exposure time, the shutter table's value included where one is given"
+        },
+    )
+
+
+def _illumination(ctx: runner.Context, obsids: list[int], signal) -> None:
+    """Table ``illumination``: tiles of the brightest usable exposure over the mean of their quadrant."""
+    import numpy as np
+
+    from calcamp.analysis.tiles import area_mean, tile_means
+    from calcamp.data.raw import RawError
+
+    rows = []
+    exposures = {e.obsid: e for e in ctx.exposures}
+    edges = ctx.detector.tile_edges()
+    for c, ccd in enumerate(CCDS):
+        own = signal[:, 4 * c : 4 * c + 4]
+        # all four quadrants of one exposure, well below the full well
+        fit = np.flatnonzero(np.isfinite(own).all(axis=1) & (own < 0.8 * 65536).all(axis=1))
+        if not fit.size:
+            continue
+        best = obsids[fit[np.argmax(own[fit].mean(axis=1))]]
+        try:
+            raw = ctx.read(exposures[best], ccd)
+        except RawError:
+            continue
+        offsets = {
+            r["quadrant"]: r["offset"]
+            for r in ctx.rows("check", "offsets", ccd)
+            if r["obsid"] == best and r["region"] == "pre"
+        }
+        for quadrant in QUADRANTS:
+            image = np.ascontiguousarray(_area(ctx, raw.data, quadrant), np.float32)
+            image -= np.float32(offsets.get(quadrant) or 0.0)
+            mean, _, n = tile_means(image, edges)
+            middle = area_mean(mean, n, edges)
+            rows += [
+                {"obsid": best, "ccd": ccd, "quadrant": quadrant, "tile_row": i, "tile_column": j,
+                 "illumination": float(mean[i, j] / middle), "n": int(n[i, j])}
+                for i, j in np.ndindex(mean.shape)
+            ]  # fmt: skip
+    ctx.current = None
+    ctx.write_table(
+        "illumination",
+        table(rows, "obsid ccd quadrant tile_row tile_column illumination n"),
+        units={"n": "pix"},
+        descriptions={
+            "illumination": "mean of the tile over that of its quadrant",
+            "tile_row": "canonical, from the node",
         },
     )
 
