@@ -23,6 +23,8 @@ STEP = 0.25
 _LARGEST = 32000
 #: Pairs worked on at a time: their values for all templates stay in the processor's cache.
 _PAIRS = 4096
+#: Rows worked on at a time, for the same reason.
+_ROWS = 64
 #: Half-differences beyond so many sigma count as at them in the noise of a column: dipoles and rays.
 _CLIP = 2.0
 #: Net charge, in sigma, above which a pair was hit by a cosmic ray.
@@ -32,8 +34,8 @@ _GROWTH = np.sqrt(np.array([1.0, 4.0 / 3.0, 2.0]))
 #: Net charge of a pixel alone over the amplitude it gives its pair, both in their errors.
 _ALONE = 2 / math.sqrt(2 * (2 + 0.5 * math.pi * 4 / 9))
 #: Beyond the times of a scan amplitudes tell tau / Pc only: a value outside by more than `_BEYOND`, or whose interval
-#: ends farther out than `_REACH` (both of ln tau), is a limit.
-_BEYOND, _REACH = math.log(2.5), math.log(4.0)
+#: ends farther out than `_REACH` (both of ln tau), is a limit; unless its whole interval (90 %) is below `_NARROW`.
+_BEYOND, _REACH, _NARROW = math.log(2.5), math.log(4.0), math.log(1.5)
 
 
 @dataclass(frozen=True)
@@ -76,34 +78,45 @@ def half_differences(image: np.ndarray, mask: np.ndarray | None = None) -> np.nd
         than the next (the first injected one does). Columns are left as they are: over two thousand rows a gradient
         is nothing between two, and what is taken off in error would add up along the column (`net_charge`).
     """
-    half = image[:-1] - image[1:]
-    half *= np.float32(0.5 / STEP)
-    if half.shape[1] >= 64:
-        half -= np.median(half[:, :: max(1, half.shape[1] // 64)], axis=1)[:, None]
-        _take_off_rows(half, image)
-    np.rint(half, out=half)
-    np.clip(half, -_LARGEST, _LARGEST, out=half)
-    out = half.astype(np.int16)
+    rows, columns = image.shape[0] - 1, image.shape[1]
+    out = np.empty((rows, columns), np.int16)
+    pattern, noise, sums = (None, 0.0, None) if columns < 64 else _pattern(image)
+    for first in range(0, rows, _ROWS):
+        last = min(first + _ROWS, rows)
+        half = image[first:last] - image[first + 1 : last + 1]
+        half *= np.float32(0.5 / STEP)
+        if pattern is not None:
+            few = half[:, :: max(1, columns // 64)]
+            half -= np.partition(few, few.shape[1] // 2, axis=1)[:, few.shape[1] // 2, None]
+            mean, share = (np.clip(half, -4 * noise, 4 * noise) @ sums).T
+            half -= mean[:, None]
+            other = np.flatnonzero(np.abs(share) > 3 * noise * float(np.linalg.norm(sums[:, 1])))
+            half[other] -= share[other, None] * pattern
+        np.rint(half, out=half)
+        np.clip(half, -_LARGEST, _LARGEST, out=half)
+        out[first:last] = half
     if mask is not None:
         out[mask[:-1] | mask[1:]] = 0
     return out
 
 
-def _take_off_rows(half: np.ndarray, image: np.ndarray) -> None:
-    """Take off the mean of each row, and its share of the pattern of the columns where it has one; in place."""
-    noise = max(1.4826 * float(np.median(np.abs(half[::16, ::16]))), 1.0)
-    limited = np.clip(half, -4 * noise, 4 * noise)
-    number = half.shape[1]
-    pattern = np.median(image[:: max(1, image.shape[0] // 64)], axis=0)
+def _pattern(image: np.ndarray):
+    """Pattern of the columns, noise of half-differences (in steps), and the weights of mean and share of a row.
+
+    The share of a row is that of the pattern in its half-differences: it has one where its level is not the next one's.
+    """
+    some = slice(0, image.shape[0] - 1, max(1, image.shape[0] // 128))
+    half = (image[:-1][some] - image[1:][some]) * np.float32(0.5 / STEP)
+    half -= np.median(half, axis=1)[:, None]
+    noise = max(1.4826 * float(np.median(np.abs(half[:, ::4]))), 1.0)
+    pattern = np.median(image[:: max(1, image.shape[0] // 64)], axis=0).astype(np.float32)
     pattern -= np.median(pattern)
     # Columns far off (dark or hot ones) would decide everything.
     width = 1.4826 * float(np.median(np.abs(pattern)))
-    use = np.where(np.abs(pattern) < 5 * width, pattern, 0).astype(np.float32)
+    use = np.where(np.abs(pattern) < 5 * width, pattern, 0)
     norm = max(float(use @ use), 1e-30)
-    sums = limited @ np.stack([np.full(number, 1 / number, np.float32), use / norm], axis=1)
-    half -= sums[:, :1]
-    rows = np.flatnonzero(np.abs(sums[:, 1]) > 3 * noise / math.sqrt(norm))
-    half[rows] -= sums[rows, 1:] * pattern.astype(np.float32)
+    sums = np.stack([np.full(pattern.size, 1 / pattern.size), use / norm], axis=1).astype(np.float32)
+    return pattern, noise, sums
 
 
 def noise_of(half: np.ndarray) -> float:
@@ -631,16 +644,19 @@ def fit_traps(
     status[many > 1] = "multiple"
     # A wide interval beyond the times of the scan is a limit, not a value.
     wide = high95 - low95 > math.log(5.0)
+    open_ = high95 - low95 > _NARROW
     edge = 0.5 * (log_grid[1] - log_grid[0])
     shortest, longest = math.log(np.min(steps_us)), math.log(np.max(steps_us))
     status[
-        (low95 <= max(log_grid[0] + edge, shortest - _REACH))
-        | (log_tau < shortest - _BEYOND)
+        (low95 <= log_grid[0] + edge)
+        | (open_ & (low95 <= shortest - _REACH))
+        | (open_ & (log_tau < shortest - _BEYOND))
         | (wide & (log_tau < shortest + math.log(1.5)))
     ] = "upper"
     status[
-        (high95 >= min(log_grid[-1] - edge, longest + _REACH))
-        | (log_tau > longest + _BEYOND)
+        (high95 >= log_grid[-1] - edge)
+        | (open_ & (high95 >= longest + _REACH))
+        | (open_ & (log_tau > longest + _BEYOND))
         | (wide & (log_tau > longest + math.log(0.8)))
     ] = "lower"
     tau = np.exp(log_tau)

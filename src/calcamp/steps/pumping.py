@@ -479,25 +479,34 @@ class _Results:
             return
         gain = self.ctx.gains()[quadrant][0] * scale_adu
         rng = np.random.default_rng([self.ctx.ccd, QUADRANTS.index(quadrant), mode])
+        weights, middle = matrix @ white, float(np.nanmedian(scale))
         for kind in kinds:
-            row, column, values, tau, pc, mean = analysis.add_fakes(
-                rng,
-                layers,
-                kind,
-                steps,
-                cycles,
-                gain,
-                number // len(kinds),
-                self.tau_range,
-                (0.05, 1.0),
-                self.tau_c,
+            # As strong as traps are, for the efficiency; and about the cut, for the course of the completeness.
+            full = kind.electrons(
+                steps[None, :], analysis.tau_grid(*self.tau_range, 24)[:, None], cycles, self.tau_c
             )
-            weights = matrix @ white
-            own = np.broadcast_to(scale, valid.shape)[row, column]
-            seen = (values @ weights.T) / own[:, None]
-            found = (np.abs(seen).max(axis=1) > cut) & valid[row, column]
-            truth = np.sqrt(np.square(mean @ white.T).sum(axis=1)) / own
-            self.fakes.append((quadrant, mode, truth, tau, pc, found, valid[row, column]))
+            best = float(np.sqrt(np.square(full / gain @ white.T).sum(axis=1)).max()) / middle
+            near = tuple(min(s / best, 1.0) for s in (2.0, 2.5 * cut))
+            for pc_range, many in (((0.05, 1.0), number), (near, number // 2)):
+                row, column, values, tau, pc, mean = analysis.add_fakes(
+                    rng,
+                    layers,
+                    kind,
+                    steps,
+                    cycles,
+                    gain,
+                    many // len(kinds),
+                    self.tau_range,
+                    pc_range,
+                    self.tau_c,
+                )
+                own = np.broadcast_to(scale, valid.shape)[row, column]
+                seen = (values @ weights.T) / own[:, None]
+                found = (np.abs(seen).max(axis=1) > cut) & valid[row, column]
+                truth = np.sqrt(np.square(mean @ white.T).sum(axis=1)) / own
+                if pc_range is near:
+                    pc = np.zeros(pc.size)  # no part of the traps that the efficiency stands for
+                self.fakes.append((quadrant, mode, truth, tau, pc, found, valid[row, column]))
 
     def write(self) -> None:
         ctx = self.ctx
