@@ -11,7 +11,7 @@ pattern; within a row of a difference there is no row noise; products of differe
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from calcamp.analysis.spectrum import Spectrum, read_out_spectrum
 from calcamp.analysis.statistics import (
     NAN,
     ROUNDING,
+    Clipped,
     about,
     clip_factors,
     clipped,
@@ -382,15 +383,17 @@ class BiasStream:
         self._kept: list[tuple[np.ndarray, float]] = []
 
     # ---- adding ----
-    def add(self, raw: np.ndarray) -> FrameOffset:
-        """Add a raw quadrant (uint16, canonical) and return its offset and gradients."""
+    def add(self, raw: np.ndarray, known: Mapping[str, Clipped] | None = None) -> FrameOffset:
+        """Add a raw quadrant (uint16, canonical) and return its offset and gradients.
+
+        `known` are moments of its regions, measured before with the same clip and mask.
+        """
         whole = np.ascontiguousarray(raw)
         moments = {}
         for name, region in self.regions.items():
             part = whole[region]
             if part.size:
-                mask = None if self.bad is None else self.bad[region]
-                moments[name] = histogram_moments(part, self.sigma, mask=mask).clipped
+                moments[name] = (known or {}).get(name) or self._moments(part, region)
                 self.singles[name].append(moments[name])
                 self.levels[name].append(moments[name].mean)
         self._add_difference(whole)
@@ -400,6 +403,11 @@ class BiasStream:
         frame = self._frame(moments)
         self.frames.append(frame)
         return frame
+
+    def _moments(self, part: np.ndarray, region) -> Clipped:
+        return histogram_moments(
+            part, self.sigma, mask=None if self.bad is None else self.bad[region]
+        ).clipped
 
     def _local(self, region):
         """Slices of a region inside the rows read."""

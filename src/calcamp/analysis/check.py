@@ -27,6 +27,8 @@ from calcamp.detector.dq import BADMASK
 from calcamp.detector.geometry import QUADRANTS, REGIONS, Detector
 
 _BINS = 65536
+#: Clip of means and noise, standard deviations.
+CLIP_SIGMA = 5.0
 #: Lines averaged before a slope is fitted.
 _LINES = 32
 
@@ -106,7 +108,7 @@ def frame_statistics(
     vstart: int = 0,
     vend: int | None = None,
     dq: np.ndarray | BadPixels | None = None,
-    sigma: float = 5.0,
+    sigma: float = CLIP_SIGMA,
     slopes: bool = True,
 ) -> dict[str, QuadrantStatistics]:
     """Statistics of the four quadrants of a raw frame.

@@ -18,6 +18,8 @@ def basic(ctx: runner.Context) -> None:
     options = ctx.options
     keep = options.get("spectrum_frames", 1) if options.get("spectrum", True) else 0
     streams, rows = {}, {}
+    sigma = options.get("clip_sigma", 5.0)
+    known = _measured_by_check(ctx, sigma)
     for number, exposure in enumerate(ctx.readable(), 1):
         try:
             raw = ctx.read(exposure)
@@ -30,10 +32,10 @@ def basic(ctx: runner.Context) -> None:
                 continue
             if quadrant not in streams:
                 bad = _bad_pixels(ctx, quadrant)
-                sigma = options.get("clip_sigma", 5.0)
                 streams[quadrant] = BiasStream(ctx.detector, *window, sigma, bad, keep)
                 rows[quadrant] = []
-            frame = streams[quadrant].add(quadrant_view(raw.data, quadrant, ctx.detector))
+            view = quadrant_view(raw.data, quadrant, ctx.detector)
+            frame = streams[quadrant].add(view, known.get((exposure.obsid, quadrant)))
             rows[quadrant].append((exposure, frame))
         ctx.progress(number, len(ctx.exposures))
     ctx.current = None
@@ -44,6 +46,25 @@ def basic(ctx: runner.Context) -> None:
     _write_settling(ctx, streams)
     if keep:
         _write_spectrum(ctx, streams)
+
+
+def _measured_by_check(ctx: runner.Context, sigma: float) -> dict[tuple[int, str], dict]:
+    """(obsid, quadrant) -> region -> moments that `check` found with the same clip and mask."""
+    from calcamp.analysis.check import CLIP_SIGMA
+    from calcamp.analysis.statistics import Clipped
+
+    known: dict[tuple[int, str], dict] = {}
+    for row in ctx.rows("check", "offsets") if sigma == CLIP_SIGMA else ():
+        if row["n"] and row["offset"] is not None:
+            aside = round(row["clipped"] * row["n"])
+            moments = (
+                row[k] if row[k] is not None else math.nan
+                for k in ("offset", "offset_err", "noise", "noise_err")
+            )
+            known.setdefault((row["obsid"], row["quadrant"]), {})[row["region"]] = Clipped(
+                *moments, row["n"] - aside, aside
+            )
+    return known
 
 
 def _window(ctx: runner.Context, exposure: runner.Exposure) -> tuple[int, int]:
