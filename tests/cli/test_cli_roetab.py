@@ -9,7 +9,7 @@ import pytest
 
 from calcamp.analysis import crosstalk_bench as bench
 from calcamp.analysis.crosstalk import CHANNELS
-from calcamp.cli.bench import find_frames, read_catalogue
+from calcamp.cli.roetab import find_frames, read_catalogue
 from calcamp.config.lookup import load_detector
 from calcamp.data.files import InputError
 from calcamp.data.products import load_crosstalk

@@ -267,7 +267,7 @@ def roetab(
 
     Example:  calcamp products roetab ROE_TAB_FM15.csv data/ROETAB --block NOSTROMO --against crosstalk/EUC_CROSSTALK_NOSTROMO.fits
     """
-    from calcamp.cli.bench import bench_crosstalk
+    from calcamp.cli.roetab import bench_crosstalk
     from calcamp.config.lookup import load_detector
 
     told = bench_crosstalk(
