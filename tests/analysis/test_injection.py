@@ -173,7 +173,8 @@ def test_threshold_notch_and_slope(blocks):
         if blocks >= 20 and not unstable:
             rms = np.sqrt(np.mean(np.square(values)))
             assert 0.85 <= rms <= 1.15, f"{what} against {kind}: {rms:.3f}"
-            assert abs(np.mean(values)) < 0.35, f"{what} against {kind}: mean {np.mean(values):+.3f}"
+            # The curve is not the well's: 0.3 mV are left, of the 10 mV allowed.
+            assert abs(np.mean(values)) < 0.5, f"{what} against {kind}: mean {np.mean(values):+.3f}"
         else:
             # What the transition leaves open is no normal noise, and a scatter found from few points neither.
             assert_pulls(values, what=f"{what} against {kind}", bias=0.4, excess=0.2)
@@ -186,6 +187,25 @@ def test_curves_that_cannot_be_fitted_say_why():
     assert fit("IG1", GATE[:4], GATE[:4], np.ones(4)) == "4 points"
     assert "no threshold" in fit("IG1", GATE, np.zeros(18), np.ones(18))
     assert "no threshold" in fit("IDL", GATE, np.full(18, 1e4), np.ones(18))
+
+
+def test_a_transition_of_another_shape_has_larger_errors(monkeypatch):
+    """Potentials that follow no normal distribution: the fit finds that, and thresholds are claimed less well."""
+
+    class Gumbel:
+        def inv_cdf(self, p):
+            return (-np.log(-np.log(p)) - 0.5772) * np.sqrt(6) / np.pi
+
+    rng = np.random.default_rng(0)
+    truths = [truth_of(rng) for _ in range(12)]
+    normal = fit_curves("IG1", curves_of(rng, truths, "IG1"))
+    monkeypatch.setattr(physics, "NormalDist", Gumbel)
+    known = [physics.characteristics(truth)["threshold_ig1"] for truth in truths]
+    skew = fit_curves("IG1", curves_of(rng, truths, "IG1"))
+    assert skew[0].shape > 4 * normal[0].shape
+    off = [(c.threshold - k) / c.threshold_err for c, k in zip(skew, known, strict=True)]
+    assert np.sqrt(np.mean(np.square(off))) < 2
+    assert all("of the charge" in curve.flag for curve in skew)
 
 
 def test_a_point_off_the_curve_is_told():

@@ -891,16 +891,16 @@ class _Problem:
 
 
 def _learn(problems) -> float:
-    """Shape of all quadrants (rms over its probability); sets the scatter of each (mean of its logarithm).
+    """Shape of all quadrants; sets the scatter of each. Both are means of the logarithm over their probability.
 
-    Before the data every magnitude of the scatter is as likely, and of the shape up to about the usual one: points
-    inside a transition are too few to bound it.
+    Before the data every magnitude of the scatter is as likely, and of the shape up to the usual one; beyond it falls
+    as a Cauchy law does, as points inside a transition are too few to bound it.
     """
     scatter, shape = np.geomspace(*_SCATTER, 34), np.geomspace(*_SHAPE, 30)
     tables = [np.array([p.likelihood(scatter, s) for s in shape]) for p in problems]
-    total = sum(_log_sum(t) for t in tables) - 0.5 * np.square(shape / _SYSTEMATIC)
+    total = sum(_log_sum(t) for t in tables) - np.log1p(np.square(shape / _SYSTEMATIC))
     weight = np.exp(total - total.max())
-    found = math.sqrt(float((weight * shape**2).sum() / weight.sum()))
+    found = math.exp(float((weight * np.log(shape)).sum() / weight.sum()))
     for problem, table in zip(problems, tables, strict=True):
         likelihood = table[np.abs(shape - found).argmin()]
         weight = np.exp(likelihood - likelihood.max())
