@@ -328,7 +328,6 @@ def analyse_quadrant(
     known = None if mask is None else mask[image]
     background = interpolate_boxes(box_means(area, _grid(area.shape, background_box), known), area.shape)
     residual = area - background
-    plain_err = np.float32(noise) / np.sqrt(np.maximum(count[image], 1), dtype=np.float32)
     typical = noise / math.sqrt(len(frames))
     columns = tuple(
         find_columns(residual, typical, max(0.5 * hot_level, 0.0) if gain else 0.0, column_sigma, mask=known)
@@ -336,7 +335,11 @@ def analyse_quadrant(
     in_columns = np.zeros(area.shape, bool)
     for defect in columns:
         in_columns[defect.first : defect.last + 1, defect.column] = True
-    hot_at = find_hot_pixels(residual, plain_err, hot_level, hot_sigma, in_columns)
+    # against the error of a pixel with all exposures first, then of the few that are left against their own
+    hot_at = find_hot_pixels(residual, typical, hot_level, hot_sigma, in_columns)
+    row, column = np.divmod(hot_at, area.shape[1])
+    own_err = noise / np.sqrt(np.maximum(count[image][row, column], 1))
+    hot_at = hot_at[residual[row, column] > hot_sigma * own_err]
     in_image = [_to_area(e, mean.shape, image) for e in excluded]
     hot = measure_hot_pixels(hot_at, [f[image] for f in frames], background, noise, gain, in_image)
     dq, bad, n_clusters = _quality(
@@ -353,10 +356,9 @@ def analyse_quadrant(
     current = dark_current(levels, exptimes, gain, gain_err, bias_err, structure)
     dsnu = _dsnu(frames, excluded, bad, image, noise, None if bias_error is None else bias_error[image])
     percentiles, histogram = _distribution(area, levels)
-    err = np.sqrt((np.float32(noise**2) + np.maximum(mean, 0) * np.float32(1 / gain)) / np.maximum(count, 1))
-    err[count == 0] = np.nan
+    err = _master_error(mean, count, noise, gain)
     return QuadrantDark(
-        MasterDark(mean, err.astype(np.float32), count, whole_dq), noise, levels, current, cosmics, hot, columns,
+        MasterDark(mean, err, count, whole_dq), noise, levels, current, cosmics, hot, columns,
         n_clusters, dsnu, percentiles, histogram, tiles,
     )  # fmt: skip
 
@@ -381,9 +383,11 @@ def _to_area(pixels: np.ndarray, shape, area) -> np.ndarray:
 
 def _mean_without(frames, excluded) -> tuple[np.ndarray, np.ndarray]:
     """Mean and number of the valid values per pixel."""
-    total = np.zeros(frames[0].shape, np.float32)
-    for frame in frames:
-        total += frame
+    total = np.empty(frames[0].shape, np.float32)
+    for rows in bands(len(total)):
+        np.add(frames[0][rows], frames[1][rows] if len(frames) > 1 else 0, out=total[rows])
+        for frame in frames[2:]:
+            total[rows] += frame[rows]
     count = np.full(total.shape, len(frames), np.uint8)
     flat, number = total.reshape(-1), count.reshape(-1)
     touched = np.unique(np.concatenate([*excluded, np.empty(0, np.intp)])).astype(np.intp)
@@ -397,6 +401,19 @@ def _mean_without(frames, excluded) -> tuple[np.ndarray, np.ndarray]:
     with np.errstate(invalid="ignore", divide="ignore"):
         total /= count
     return total, count
+
+
+def _master_error(mean, count, noise, gain) -> np.ndarray:
+    """Standard error of the master from read and shot noise, float32."""
+    err = np.empty_like(mean)
+    for rows in bands(len(mean)):
+        variance = np.maximum(mean[rows], np.float32(0))
+        variance *= np.float32(1 / gain)
+        variance += np.float32(noise**2)
+        variance /= np.maximum(count[rows], 1)
+        np.sqrt(variance, out=err[rows])
+    err[count == 0] = np.nan
+    return err
 
 
 def _quality(shape, columns, hot, unstable, count) -> tuple[np.ndarray, np.ndarray, int]:
