@@ -7,6 +7,7 @@ frame costs one pass.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -109,7 +110,7 @@ def frame_statistics(
     vend: int | None = None,
     dq: np.ndarray | BadPixels | None = None,
     sigma: float = CLIP_SIGMA,
-    slopes: bool = True,
+    slopes: Sequence[str] = ("pre", "img"),
 ) -> dict[str, QuadrantStatistics]:
     """Statistics of the four quadrants of a raw frame.
 
@@ -125,8 +126,8 @@ def frame_statistics(
         pixels.
     sigma : float
         Clip of means and noise.
-    slopes : bool
-        Fit slopes too (a third of the time).
+    slopes : sequence of str
+        Regions whose slopes are fitted, pre and img (a third of the time).
 
     Returns
     -------
@@ -139,9 +140,7 @@ def frame_statistics(
     return {q: _quadrant(raw, q, detector, vstart, vend, bad, sigma, slopes) for q in QUADRANTS}
 
 
-def _quadrant(
-    raw, quadrant, detector: Detector, vstart, vend, bad, sigma, slopes: bool
-) -> QuadrantStatistics:
+def _quadrant(raw, quadrant, detector: Detector, vstart, vend, bad, sigma, slopes) -> QuadrantStatistics:
     view = quadrant_view(raw, quadrant, detector)
     parts = {name: detector.region(name, vstart, vend) for name in REGIONS}
     first, last = detector.read_rows(vstart, vend)
@@ -160,10 +159,9 @@ def _quadrant(
         everything += histogram(view[rows, columns])
     pre, img = regions["pre"].clipped, regions["img"].clipped
     tested, stuck, rates = stuck_bits(everything)
-    sloped = ("pre", "img") if slopes else ()
     return QuadrantStatistics(
         regions=regions,
-        slopes={n: _slopes(view[parts[n]], out.get(n), regions[n], sigma) for n in sloped},
+        slopes={n: _slopes(view[parts[n]], out.get(n), regions[n], sigma) for n in slopes},
         level=img.mean - pre.mean,
         level_err=math.hypot(img.mean_err, pre.mean_err),
         lost=int(everything[0]),

@@ -73,7 +73,9 @@ def _measure(ctx: runner.Context, bad) -> tuple[dict, dict]:
             unreadable[exposure.obsid] = f"{error.kind}: {error}"
             ctx.flag("MISSDATA" if error.kind == "missing" else "BADDATA", str(error), obsid=exposure.obsid)
             continue
-        measured[exposure.obsid] = frame_statistics(raw.data, ctx.detector, vstart, vend, dq=bad)
+        measured[exposure.obsid] = frame_statistics(
+            raw.data, ctx.detector, vstart, vend, dq=bad, slopes=("img",)
+        )
         _compare_serials(ctx, exposure)
         ctx.progress(number, len(ctx.exposures))
     return measured, unreadable
