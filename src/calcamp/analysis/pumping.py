@@ -29,6 +29,9 @@ _ROWS = 64
 _CLIP = 2.0
 #: Net charge, in sigma, above which a pair was hit by a cosmic ray.
 _RAY = 3.0
+#: Least difference of chi2 between one pixel and two that tells a dipole seen at one time only: a thousand pixels of a
+#: quadrant are hit by rays in one frame or another, and few traps are seen at one time only.
+_TOLD = 14.0
 #: Growth of the error of an amplitude with the number of neighbours it is solved with.
 _GROWTH = np.sqrt(np.array([1.0, 4.0 / 3.0, 2.0]))
 #: Net charge of a pixel alone over the amplitude it gives its pair, both in their errors.
@@ -403,6 +406,7 @@ def find_dipoles(
         edge = ((low == 0) | (high == stack[0].shape[0])) & (moved > 0.5 * _ALONE * np.abs(level))
         if rays:
             hit = np.abs(charge) > _RAY
+            hit |= _single(stack, noise, row, column, own, amplitude / err, hit, shapes)
             left = _without(hit, amplitude / err, shapes)
             touched = hit.any(axis=1)
             kind[touched & (np.abs(left) < cut)] = "ray"
@@ -474,6 +478,29 @@ def net_charge(half, row, low, high, column, noise, reach: int = 10):
         charge = np.where(m >= 3, charge / error, 0.0)
         best = np.where(np.abs(charge) > np.abs(best), charge, best)
     return best
+
+
+def _single(stack, noise, row, column, own, significance, hit, shapes) -> np.ndarray:
+    """Times that carry a dipole alone and show rather one pixel than two: a faint ray on a noisy neighbour.
+
+    The likelihoods are compared: of a ray the other pixel holds no charge, of a dipole as much is missing as is added.
+    Where other times confirm the dipole nothing is asked.
+    """
+    out = np.zeros(hit.shape, bool)
+    largest = np.where(hit, 0.0, np.abs(significance)).argmax(axis=1)
+    each = np.arange(row.size)
+    without = hit.copy()
+    without[each, largest] = True
+    for k in np.flatnonzero(np.abs(_without(without, significance, shapes)) < _RAY):
+        half, sigma = stack[largest[k]], math.sqrt(2) * noise[largest[k]] * own[k]
+        first, last = max(0, row[k] - 10), min(half.shape[0], row[k] + 11)
+        pixels = np.concatenate([[0.0], -2 * STEP * np.cumsum(half[first:last, column[k]].astype(float))])
+        here = row[k] - first
+        pixels -= np.median(np.delete(pixels, slice(max(here - 1, 0), here + 3)))
+        pair = pixels[here : here + 2]
+        told = np.square(pair).min() - 0.5 * pair.sum() ** 2
+        out[k, largest[k]] = told < _TOLD * sigma**2
+    return out
 
 
 def _without(hit, significance, shapes):
