@@ -78,9 +78,9 @@ _ALL = (
     Quantity("lock_shift_y", "px", "Point sources", "Shift of the CCD's centre by the star lock along FITS y, pattern to image.", ("ccd",)),
     Quantity("crosstalk_max", "1", "Cross-talk", "The signed coefficient of largest magnitude with which another channel shows in this one (the victim): ADU per ADU of a source that stays as bright, so the sum over the same instant of the read-out and the pixels just before and after. Its source is in table crosstalk_victims."),
     # ---- injection, pumping, persistence
-    Quantity("injection_level", "e-", "Charge injection", "Median of the injected lines above the lines without injection, at the column that the test names."),
-    Quantity("injection_threshold", "V", "Charge injection", "Voltage at which injection begins, with its kind (IG1 or IDL).", (*_CQ, "kind")),
-    Quantity("notch", "e-", "Charge injection", "Level of the injected charge at the notch of the curve against IG1."),
+    Quantity("injection_level", "e-", "Charge injection", "Blocks of lines (CHINJ): mean of the middle half of the columns over their plateau, above the lines without injection of the same cycle, at the nominal setting. Whole frame (TP): median of the image rows above the offset."),
+    Quantity("injection_threshold", "V", "Charge injection", "Voltage at which the injected level is half of what it would be without the transition, with its kind (IG1 or IDL).", (*_CQ, "kind")),
+    Quantity("notch", "e-", "Charge injection", "Injected charge above the background beyond the knee of the curve against IG1."),
     Quantity("injection_nonuniformity", "%", "Charge injection", "Standard deviation of the injected level along a line, % of the level, noise taken off."),
     Quantity("trap_count", "trap", "Trap pumping", "Number of traps found above the stated detection cut.", (*_CQ, "register", "species")),
     Quantity("trap_density", "trap/pixel", "Trap pumping", "trap_count corrected for the efficiency of detection, over the pixels searched.", (*_CQ, "register", "species")),
