@@ -360,7 +360,6 @@ def prmask(ctx: runner.Context) -> None:
 
     from calcamp.analysis.defects import clusters, find_columns
     from calcamp.data.fitsfile import read_image
-    from calcamp.detector.arrays import quadrant_view
     from calcamp.detector.dq import DQ
 
     options = ctx.options
@@ -369,14 +368,16 @@ def prmask(ctx: runner.Context) -> None:
         ctx.flag("BADDATAPROD", "no master flat")
         return
     flats = [read_image(path, "FLAT")[0] for path in files]
-    errors = [read_image(path, "ERROR")[0] for path in files]
-    region = ctx.detector.region("img", trimmed=False)
+    # only where levels are compared
+    errors = [read_image(path, "ERROR")[0] for path in (files[0], files[-1])] if len(files) > 1 else []
     rows, pixels, columns, planes = [], [], [], {}
     for quadrant in QUADRANTS:
-        maps = [np.ascontiguousarray(quadrant_view(f, quadrant, ctx.detector)[region]) for f in flats]
-        noise = [np.ascontiguousarray(quadrant_view(f, quadrant, ctx.detector)[region]) for f in errors]
+        maps = [np.ascontiguousarray(_area(ctx, f, quadrant)) for f in flats]
+        noise = [_area(ctx, f, quadrant) for f in errors]
         dq = np.zeros(maps[0].shape, np.uint32)
-        known = np.all([np.isfinite(m) for m in maps], axis=0)
+        known = np.isfinite(maps[0])
+        for m in maps[1:]:
+            known &= np.isfinite(m)
         if not known.any():
             rows.append(
                 {
@@ -389,24 +390,29 @@ def prmask(ctx: runner.Context) -> None:
                 }
             )
             continue
-        lowest, highest = np.nanmin(maps, axis=0), np.nanmax(maps, axis=0)
+        lowest, highest = maps[0], maps[0]
+        for m in maps[1:]:
+            lowest, highest = np.fmin(lowest, m), np.fmax(highest, m)
         deviant = known.copy()
         spreads = []
         for m in maps:
-            inner = np.percentile(m[known][::7], (15.87, 50, 84.13))
+            sample = m.reshape(-1)[::7]
+            inner = np.percentile(sample[np.isfinite(sample)], (15.87, 50, 84.13))
             spreads.append(0.5 * (inner[2] - inner[0]))
             deviant &= np.abs(m - inner[1]) > options.get("deviant_sigma", 7.0) * spreads[-1]
         dead, low = options.get("dead", 0.5), options.get("low", 0.8)
         high, over = options.get("high", 1.2), options.get("over", 1.5)
-        dq[known & (highest < dead)] |= np.uint32(DQ.DEAD)
-        dq[known & (highest >= dead) & (highest < low)] |= np.uint32(DQ.LOW)
-        dq[known & (lowest > over)] |= np.uint32(DQ.OVER)
-        dq[known & (lowest > high) & (lowest <= over)] |= np.uint32(DQ.HIGH)
-        changing = (
-            known & (np.abs(maps[0] - maps[-1]) > np.maximum(8 * np.hypot(noise[0], noise[-1]), 0.05))
-            if len(maps) > 1
-            else known & False
-        )
+        # Few pixels are so far off: the rest is looked at once.
+        odd = np.flatnonzero(((highest < low) | (lowest > high)) & known)
+        top, bottom = highest.reshape(-1)[odd], lowest.reshape(-1)[odd]
+        kinds = np.select(
+            [top < dead, top < low, bottom > over], [int(DQ.DEAD), int(DQ.LOW), int(DQ.OVER)], int(DQ.HIGH)
+        ).astype(np.uint32)
+        dq.reshape(-1)[odd] |= kinds
+        changing = 0
+        if len(maps) > 1:
+            wide = np.maximum(8 * np.hypot(*noise), 0.05)
+            changing = int(np.count_nonzero(known & (np.abs(maps[0] - maps[-1]) > wide)))
         best = int(np.argmin(spreads))
         found = find_columns(
             maps[best] - 1,
@@ -441,8 +447,8 @@ def prmask(ctx: runner.Context) -> None:
                 }
             )
 
-        def count(bit, dq=dq):
-            return int(np.count_nonzero(dq & np.uint32(bit)))
+        def count(bit, kinds=kinds):
+            return int(np.count_nonzero(kinds == np.uint32(bit)))
 
         rows.append(
             {
@@ -453,7 +459,7 @@ def prmask(ctx: runner.Context) -> None:
                 "n_high": count(DQ.HIGH),
                 "n_over": count(DQ.OVER),
                 "n_deviant": int(np.count_nonzero(deviant)),
-                "n_changing": int(np.count_nonzero(changing)),
+                "n_changing": changing,
                 "n_columns": len({c.column for c in found}),
                 "n_clusters": int(
                     np.count_nonzero(np.unique(groups.labels[groups.members(2)], return_counts=True)[1])
@@ -465,7 +471,10 @@ def prmask(ctx: runner.Context) -> None:
                 "flag": "",
             }
         )
-        planes[quadrant] = np.where(deviant & (dq == 0), np.uint32(DQ.MASKED), np.uint32(0)) | dq
+        others = np.flatnonzero(deviant)
+        others = others[dq.reshape(-1)[others] == 0]
+        dq.reshape(-1)[others] = np.uint32(DQ.MASKED)
+        planes[quadrant] = dq
     ctx.write_table(
         "flat_defects",
         table(rows, f"ccd quadrant {_DEFECTS} spread n flag"),
