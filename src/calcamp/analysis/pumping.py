@@ -124,7 +124,7 @@ def _pattern(image: np.ndarray):
 
 def noise_of(half: np.ndarray) -> float:
     """Robust noise of half-differences (the error of one amplitude), ADU."""
-    sample = half.ravel()[:: max(1, half.size // 200_000)].astype(np.float32)
+    sample = half.ravel()[:: max(1, half.size // 200_000) | 1].astype(np.float32)
     sample = sample[sample != 0] if np.count_nonzero(sample) > 100 else sample
     if sample.size < 8:
         return NAN

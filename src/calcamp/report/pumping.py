@@ -148,7 +148,7 @@ def _draw_completeness(figure, table) -> None:
         for quadrant in QUADRANTS:
             part = table.select(ccd=ccd, quadrant=quadrant)
             if len(part):
-                x = np.sqrt(part.floats("snr_low") * np.minimum(part.floats("snr_high"), 40))
+                x = np.sqrt(part.floats("snr_low") * np.minimum(part.floats("snr_high"), 30))
                 fig.points(
                     ax,
                     x,
@@ -157,7 +157,7 @@ def _draw_completeness(figure, table) -> None:
                     fig.QUADRANT_COLOURS[quadrant],
                     fig.MARKERS[quadrant],
                 )
-        ax.set_xscale("log")
+        ax.set_xlim(0, 26)
     fig.share_limits(axes)
     fig.axis_labels(figure, "amplitude put in [σ]", "found")
     fig.legend(figure, quadrant_entries())
