@@ -222,7 +222,7 @@ def covariances(data: ReportData) -> list:
         data.figures.make(
             "ptc_coefficients",
             "Coefficients |a| against distance, log scale; negative ones and a₀₀ are open. The line is the power law through those above "
-            "three errors; lags without an effect scatter at the level of their errors.",
+            "four errors; lags without an effect scatter at the level of their errors.",
             lambda f: curves(f, model, _distance, "distance [px]", "log₁₀ |a| [1/e⁻]"),
             height=2.6,
         )
@@ -256,7 +256,7 @@ def _distance(ax, part):
         markerfacecolor="none",
         markeredgewidth=0.5,
     )
-    sure = (a > 3 * e) & (r > 0)
+    sure = (a > 4 * e) & (r > 0)
     if sure.sum() >= 3:
         law = np.polyfit(np.log10(r[sure]), y[sure], 1, w=(a / e)[sure])
         reach = np.linspace(1.0, r[sure].max(), 50)
