@@ -34,6 +34,11 @@ class MetaOptions(Options):
         gt=0,
         description="scatter of levels about the curve, share of the level, above which it is a bad fit",
     )
+    linearity_error: float = Field(
+        0.001,
+        ge=0,
+        description="non-linearity of the chain, which levels are not corrected for, share of a level",
+    )
 
 
 #: Keys of every injection test of this family: blocks of injected lines, shutter closed.

@@ -420,7 +420,17 @@ def meta(ctx: runner.Context) -> None:
     curves = fit_curves(kind, data, ctx.options.get("relative_error", 0.005))
     results, points = [], []
     for ((ccd, quadrant), rows), curve in zip(found.items(), curves, strict=True):
-        results.append(_result(ccd, quadrant, kind, curve, rows, ctx.gains(ccd)[quadrant]))
+        results.append(
+            _result(
+                ccd,
+                quadrant,
+                kind,
+                curve,
+                rows,
+                ctx.gains(ccd)[quadrant],
+                ctx.options.get("linearity_error", 0.001),
+            )
+        )
         if curve.flag:
             ctx.flag("BADFIT", f"level against {kind}: {curve.flag}", ccd=ccd, quadrant=quadrant)
         if curve.parameters:
@@ -429,7 +439,7 @@ def meta(ctx: runner.Context) -> None:
     _write_delays(ctx, table)
 
 
-def _result(ccd, quadrant, kind, curve, rows, gain_of) -> dict:
+def _result(ccd, quadrant, kind, curve, rows, gain_of, linearity) -> dict:
     gain, gain_err, nominal = gain_of
     relative = gain_err / gain if gain_err and math.isfinite(gain_err) else 0.0
     other = {r["idl"] if kind == "IG1" else r["ig1"] for r in rows}
@@ -447,6 +457,9 @@ def _result(ccd, quadrant, kind, curve, rows, gain_of) -> dict:
     }
     for name in ("notch", "slope", "amplitude"):
         value, err = getattr(curve, name), getattr(curve, f"{name}_err")
+        if name != "notch":
+            # Levels of thousands of ADU are as linear as the chain is; those of the notch and of nothing differ little.
+            out[f"{name}_err"] = err = math.hypot(err, value * linearity)
         out[f"{name}_e"] = value * gain
         out[f"{name}_e_err"] = gain * math.hypot(err, value * relative)
     return out
@@ -483,8 +496,8 @@ def _write_meta(ctx, results, points, kind) -> None:
             "steepness": "K of the transition; its error is inf when the scan does not resolve it",
             "notch": "level above background beyond the knee",
             "knee": "voltage where the straight part meets the notch",
-            "slope": "of the straight part, falling",
-            "amplitude": "full level above background",
+            "slope": "of the straight part, falling; the error holds the non-linearity of the chain",
+            "amplitude": "full level above background; the error holds the non-linearity of the chain",
             "scatter": "of the levels from frame to frame beyond their errors, share of the level",
             "shape": "share of the charge whose place in the transition the curve does not tell, all quadrants together",
         },
