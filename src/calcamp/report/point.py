@@ -382,11 +382,29 @@ def brightness(data: ReportData) -> list:
         )
     blocks += [
         spot_matrix(lines, "saturation_time", "Saturation time of every spot [s]"),
-        spot_matrix(lines, "offset", "Exposure beyond the commanded time, from the line's zero [s]"),
         *spot_remarks(lines),
+        *_exposure_beyond(lines),
         Note("Rates, widths and χ²: tables/flux_spots.ecsv.", "info"),
     ]
     return blocks
+
+
+def _exposure_beyond(lines) -> list:
+    """Weighted mean of the lines' zeros: one shutter serves all spots."""
+    value, err = lines.floats("offset"), lines.floats("offset_err")
+    good = np.isfinite(value) & np.isfinite(err) & (err > 0)
+    if not good.any():
+        return []
+    weight = err[good] ** -2.0
+    mean = float(np.average(value[good], weights=weight))
+    text = with_error(1e3 * mean, 1e3 * float(weight.sum() ** -0.5))
+    return [
+        Note(
+            f"Exposure beyond the commanded time, from the zeros of {int(good.sum())} lines: {text} ms (errors of the "
+            "spots alone; a jitter of the shutter is common to them).",
+            "info",
+        )
+    ]
 
 
 def _draw_flux(figure, shapes, lines) -> None:
