@@ -319,8 +319,8 @@ def lists(data: ReportData) -> list:
     blocks: list = []
     for subject, caption, limit in (
         ("defect_columns", "Columns (rows and columns of the image area, canonical)", 60),
-        ("clusters", "Clusters", 40),
-        ("defects", "Pixels, quadrant by quadrant, the most significant first", 40),
+        ("clusters", "Clusters", 24),
+        ("defects", "Pixels, quadrant by quadrant, the most significant first", 24),
     ):
         table = data.table(subject)
         blocks += (
