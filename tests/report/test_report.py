@@ -111,7 +111,7 @@ def test_dark_is_whole(dark):
         "No flag was raised",
         "< 0.24",
         "Hot pixels, hottest first",
-        "40 of 240 rows",
+        "24 of 240 rows",
     ):
         assert expected in text, expected
 
