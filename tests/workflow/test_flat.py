@@ -285,6 +285,29 @@ def test_masks_change_data_quality_and_robust_statistics_only(tmp_path):
         assert others == [r for r in was if r["ccd"] != 1]
 
 
+def test_saturated_levels_of_flats(tmp_path):
+    """A gain of 1 e-/ADU: two levels of FLATFLUX00 saturate and are told, the others suffice; FLAT_STB has no usable frame."""
+    tests = "tests:\n  FLATFLUX00_730: {do: all}\n  FLAT_STB: {do: all}\n"
+    session = make_workspace(tmp_path, SESSION.split("tests:")[0] + tests)
+    made = ("--seed", 5, "--set", "flat.steps=1", "--set", "gain.gain=1.0", "--jobs", 2)
+    done = calcamp("simulate", session, "--into", "data", *made, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = snakemake("-c2", cwd=tmp_path)
+    assert run.returncode == 0, run.stdout + run.stderr
+    found = verdict(tmp_path, "FLATFLUX00_730")
+    assert "SATURATION" in {f["name"] for f in found["flags"]}
+    times = [h["value"] for h in found["headline"] if h["quantity"] == "saturation_time"]
+    assert np.mean(times) == pytest.approx(3.6 / 3.45, rel=0.02)
+    levels = rows(tmp_path, "FLATFLUX00_730", "flux_levels")
+    assert {r["obsid"] for r in levels if r["used"]} == {1000, 1001}
+    assert (tmp_path / "results/D11/FLATFLUX00_730/FLATFLUX00_730_report.pdf").stat().st_size > 20_000
+    found = verdict(tmp_path, "FLAT_STB")
+    assert (found["status"], found["verdict"]) == ("complete", "fail")
+    assert {"SATURATION", "BADDATAPROD"} <= {f["name"] for f in found["flags"]}
+    assert all(h["value"] is None for h in found["headline"] if h["quantity"] == "prnu")
+    assert all(r["flag"] == "no usable frame" for r in rows(tmp_path, "FLAT_STB", "prnu"))
+
+
 def test_flat_functional_test(tmp_path):
     """MOT_FF alone: its frames are those of the short PTC01; coefficients, converter and edge, to the PDF."""
     session = make_workspace(tmp_path, SESSION.split("tests:")[0] + "tests:\n  MOT_FF: {do: all}\n")
