@@ -228,3 +228,24 @@ def test_gateway_killed_half_way(tmp_path):
     finally:
         gateway.stop()
     assert isinstance(copier.rsync, Rsync)
+
+
+@pytest.mark.parametrize(
+    ("told", "warned"),
+    [
+        ("rsync  version 3.2.7  protocol version 31", "rsync 3.2.7 is older than 3.4.3"),
+        ("rsync  version v3.4.3  protocol version 32", ""),
+        ("rsync  version 3.10.0  protocol version 32", ""),
+        ("openrsync: protocol version 29", "rsync of unknown version"),
+    ],
+)
+def test_old_rsync_is_told(tmp_path, monkeypatch, told, warned):
+    import calcamp.monitor.copying as module
+
+    program = tmp_path / "rsync"
+    program.write_text(f"#!/bin/sh\necho '{told}'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(module, "rsync_program", lambda: str(program))
+    text = module.rsync_too_old()
+    assert text.startswith(warned)
+    assert bool(text) == bool(warned)

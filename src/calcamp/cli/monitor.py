@@ -134,6 +134,8 @@ def monitor(
 
 def _begins(watched, day_folder: Path, warns: bool) -> list[str]:
     """What the monitor does from now on, and what it lacks, in words."""
+    from calcamp.monitor.copying import rsync_too_old
+
     there = watched.folder.is_dir()
     lines = [f"watching {day_folder}" + ("" if there else ": not there yet, waiting for it")]
     for copier in watched.copiers:
@@ -143,6 +145,8 @@ def _begins(watched, day_folder: Path, warns: bool) -> list[str]:
             lines.append(f"  {target.shown} does not exist: make it (mkdir), or nothing is copied")
     if not watched.copiers:
         lines.append("back-up: none (--backup FOLDER)")
+    elif old := rsync_too_old():
+        lines.append(f"  {old}")
     names = ", ".join(f"{c.name} ({c.kind})" for c in watched.channels)
     lines.append(f"warnings: {names}" if warns else "warnings: none (--warn)")
     return lines
