@@ -110,20 +110,24 @@ SAFE_RSYNC = (3, 4, 3)
 
 def rsync_too_old() -> str:
     """A warning when rsync is older than `SAFE_RSYNC` or does not tell its version, else empty."""
-    told = subprocess.run(
-        [rsync_program(), "--version"],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=10,
-        check=False,
-    ).stdout
+    try:
+        told = subprocess.run(
+            [rsync_program(), "--version"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=10,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        told = ""
     found = re.search(r"version v?(\d+)\.(\d+)\.(\d+)", told)
     if found and tuple(map(int, found.groups())) >= SAFE_RSYNC:
         return ""
     name = ".".join(found.groups()) if found else "of unknown version"
     safe = ".".join(map(str, SAFE_RSYNC))
-    return f"rsync {name} is older than {safe}: make sure that your distribution has patched it (CVE-2024-12084 and later)"
+    older = "is older" if found else "may be older"
+    return f"rsync {name} {older} than {safe}: make sure that your distribution has patched it (CVE-2024-12084 and later)"
 
 
 def ssh_command(copying: Copying) -> str:
