@@ -640,7 +640,7 @@ def _fold(rows, place, pattern, injected, line, line_err, rest, rest_err):
 # ---- curves ------------------------------------------------------------------------------------------------
 #: Widest plausible range of what the fit learns about its own errors: scatter of levels between frames, and share of
 #: the charge whose place in a transition the curve does not tell.
-_SCATTER, _SHAPE = (1e-7, 0.05), (2e-4, 0.1)
+_SCATTER, _SHAPE = (1e-7, 0.05), (5e-4, 0.1)
 #: Usual size of what a curve leaves undescribed, share of the level (analysis page 2.7).
 _SYSTEMATIC = 0.005
 #: What is known of the steepness K before it is measured, 1/V and the error of ln K: between thermal smearing (some
@@ -729,7 +729,7 @@ def fit_curves(kind: str, curves, tolerance: float = 0.005) -> list[Curve]:
     -----
     A point has the error of its frame, a scatter from frame to frame (a share of its level, one for each
     quadrant), and inside the transition that of its shape: some share of the charge does not follow the normal
-    distribution, and may pass anywhere (in the tails at most what the logistic has there). Scatter and shape are
+    distribution (least about its middle, and in the tails at most what the logistic has there). Scatter and shape are
     found from the residuals by their restricted likelihood, the shape from all quadrants together: a scan has few
     points more inside a transition than it takes to place it. For the same reason the steepness of a quadrant is
     held to those of the others, within their own spread.
@@ -789,8 +789,13 @@ class _Problem:
         p = self.solution
         whole = _line(p, self.volts) if self.kind == "IG1" else np.full(self.volts.size, p[3])
         # In the tails at most what a distribution with long ones (the logistic) still has there.
-        tail = 1 / (1 + np.exp(np.minimum(np.abs(p[1] * (self.volts - p[2])), 80.0)))
-        moved = whole * np.minimum(shape, tail)
+        argument = np.minimum(np.abs(p[1] * (self.volts - p[2])), 80.0)
+        tail = 1 / (1 + np.exp(argument))
+        # Where half of the charge passes, and how steeply, is what is fitted: about there shapes differ by the second
+        # order only (Edgeworth), most at the square root of 2 of their rms.
+        square = np.square(argument / 1.702)
+        order = np.where(square < 2, 0.5 * square * np.exp(1 - 0.5 * square), 1.0)
+        moved = whole * np.minimum(shape * order, tail)
         if self.kind == "IG1":
             # The knee is the same kind of transition, of the slope.
             moved = np.hypot(
