@@ -11,16 +11,8 @@ import numpy as np
 from calcamp.analysis.ptc import FDR
 from calcamp.analysis.splines import spline_matrix
 from calcamp.analysis.statistics import NAN, about, fit_linear
-from calcamp.analysis.tiles import (
-    BAND,
-    ColumnScan,
-    TileScan,
-    area_mean,
-    bands,
-    block_sums,
-    strips,
-    tile_means,
-)
+from calcamp.analysis.sums import BAND, bands
+from calcamp.analysis.tiles import ColumnScan, TileScan, area_mean, block_sums, strips, tile_means
 
 #: Relative signal below which a pixel does not answer to light.
 DEAD = 0.5
@@ -119,7 +111,7 @@ class Stack:
         buffer = np.empty((BAND, image.shape[1]), np.float32)
         for cut, window in strips(self._windows(), self.edges):
             scan = ColumnScan(image.shape[1])
-            for rows in bands(cut):
+            for rows in bands(cut.stop, cut.start):
                 band = buffer[: rows.stop - rows.start]
                 np.multiply(image[rows], factor, out=band)
                 total[rows] += band

@@ -22,7 +22,8 @@ from calcamp.analysis.statistics import (
     fit_linear,
     masked_covariance,
 )
-from calcamp.analysis.tiles import BAND, TileScan, block_sums, expand, grow_places, strips, tile_means
+from calcamp.analysis.sums import BAND
+from calcamp.analysis.tiles import TileScan, block_sums, expand, grow_places, strips, tile_means
 
 FDR = 65536.0  # ADU above offset
 #: A tile with a larger share of saturated pixels is left out as a whole: a mask would cut its histogram.

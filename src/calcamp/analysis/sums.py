@@ -7,13 +7,13 @@ from collections.abc import Iterator
 import numpy as np
 
 #: Rows worked on at a time: a band of float32 stays in the processor's cache, and nothing large is made.
-_BAND = 64
+BAND = 64
 
 
 def bands(rows: int, first: int = 0) -> Iterator[slice]:
     """Slices of up to 64 rows that cover [first, rows)."""
-    for top in range(first, rows, _BAND):
-        yield slice(top, min(top + _BAND, rows))
+    for top in range(first, rows, BAND):
+        yield slice(top, min(top + BAND, rows))
 
 
 def row_sums(values: np.ndarray) -> np.ndarray:

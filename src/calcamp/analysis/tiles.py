@@ -12,9 +12,9 @@ from itertools import pairwise
 import numpy as np
 
 from calcamp.analysis.statistics import NAN
+from calcamp.analysis.sums import BAND, bands
 
 Edges = tuple[Sequence[int], Sequence[int]]  # (row edges, column edges)
-BAND = 64  # rows that stay in the cache through all operations
 
 
 def expand(values: np.ndarray, edges: Edges) -> np.ndarray:
@@ -28,12 +28,6 @@ def strips(values: np.ndarray, edges: Edges) -> Iterator[tuple[slice, np.ndarray
     widths = np.diff(edges[1])
     for row, (r0, r1) in zip(values, pairwise(edges[0]), strict=True):
         yield slice(r0, r1), np.repeat(row.astype(np.float32), widths)
-
-
-def bands(rows: slice) -> Iterator[slice]:
-    """Rows in bands of at most `BAND`."""
-    for start in range(rows.start, rows.stop, BAND):
-        yield slice(start, min(start + BAND, rows.stop))
 
 
 def block_sums(values: np.ndarray, edges: Edges) -> np.ndarray:
@@ -128,7 +122,7 @@ def tile_means(
         centre, half = _windows(strip, columns, bad, sigma, step)
         wide, middle = np.repeat(half, widths), np.repeat(centre, widths)
         scan = ColumnScan(image.shape[1])
-        for part in bands(slice(0, r1 - r0)):
+        for part in bands(r1 - r0):
             band = buffer[: part.stop - part.start]
             np.subtract(strip[part], middle, out=band)
             scan.add(band, None if bad is None else bad[part])
@@ -205,7 +199,7 @@ class TileScan:
         self.image, self.edges, self.bad, self.scans = image, edges, bad, []
         for strip, (r0, r1) in enumerate(pairwise(edges[0])):
             scan = ColumnScan(image.shape[1])
-            for rows in bands(slice(r0, r1)):
+            for rows in bands(r1, r0):
                 if fill is not None:
                     fill(rows, image[rows], strip)
                 scan.add(image[rows], None if bad is None else bad[rows])
