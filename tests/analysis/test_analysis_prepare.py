@@ -221,11 +221,16 @@ def test_what_cannot_be_applied_is_refused(rng, mini):
         p.prepare(np.zeros_like(raw), mini).variance("E", 3.5)
 
 
-def test_on_demand_gives_the_same_pixels(rng, mini):
+@pytest.mark.parametrize("with_bias", (False, True))
+def test_on_demand_gives_the_same_pixels(rng, mini, with_bias):
     raw = raw_frame(rng, mini)
     raw[100, 300] = 0
-    whole, demand = (p.prepare(raw, mini, {"offset": "smooth"}, on_demand=lazy) for lazy in (False, True))
+    bias = rng.normal(0, 3, mini.ccd_shape).astype(np.float32) if with_bias else None
+    whole, demand = (
+        p.prepare(raw, mini, {"offset": "smooth"}, bias=bias, on_demand=lazy) for lazy in (False, True)
+    )
     assert demand.frame is None
+    room = np.full(mini.quadrant_shape, np.nan, np.float32)
     np.testing.assert_array_equal(demand.dq_frame, whole.dq_frame)
     row, column = np.array([5, 99, 400]), np.array([60, 300, 51])
     for quadrant in QUADRANTS:
@@ -235,8 +240,25 @@ def test_on_demand_gives_the_same_pixels(rng, mini):
         np.testing.assert_array_equal(part[::7, 3:90:5], full[::7, 3:90:5])
         np.testing.assert_array_equal(part[row, column], full[row, column])
         np.testing.assert_array_equal(demand.image(quadrant)[:], whole.image(quadrant))
+        assert part.into(room) is room
+        np.testing.assert_array_equal(room, full)
 
 
-def test_on_demand_is_whole_where_a_product_is_taken_off(rng, mini):
-    bias = np.ones(mini.ccd_shape, np.float32)
-    assert p.prepare(raw_frame(rng, mini), mini, bias=bias, on_demand=True).frame is not None
+def test_on_demand_is_whole_where_a_flat_is_divided_out(rng, mini):
+    flat = np.ones(mini.ccd_shape, np.float32)
+    assert p.prepare(raw_frame(rng, mini), mini, flat=flat, on_demand=True).frame is not None
+
+
+def test_invalid_pixels_are_those_of_the_frame_alone(rng, mini):
+    raw = raw_frame(rng, mini)
+    quadrant = p.quadrant_view(raw, "F", mini)
+    quadrant[100, 300] = 0
+    quadrant[200, 90] = 65535
+    mask = np.zeros(mini.ccd_shape, np.uint32)
+    mask[5, 70] = DQ.HOT
+    made = p.prepare(raw, mini, dq=mask, grow=1)
+    width = mini.quadrant_shape[1]
+    grown = {(r, c) for r in (199, 200, 201) for c in (89, 90, 91)} | {(100, 300)}
+    assert {divmod(int(k), width) for k in made.invalid("F")} == grown
+    assert made.invalid("E").size == 0
+    assert np.array_equal(made.invalid("F"), np.flatnonzero(made.dq["F"] & np.uint32(DQ.SATURATED | DQ.LOST)))

@@ -242,9 +242,26 @@ class MasterDark:
     """Mean of like darks without cosmic rays; arrays of the whole quadrant."""
 
     mean: np.ndarray = field(metadata=about("ADU", "float32, NaN without a valid exposure"))
-    err: np.ndarray = field(metadata=about("ADU", "standard error: read noise and shot noise, float32"))
     count: np.ndarray = field(metadata=about("1", "exposures used, uint8"))
     dq: np.ndarray = field(metadata=about("bits", "uint32 data quality"))
+    noise: float = field(metadata=about("ADU", "of a pixel of one prepared frame, rounding included"))
+    gain: float = field(metadata=about("e-/ADU", ""))
+
+    @property
+    def err(self) -> np.ndarray:
+        """Standard error, float32, ADU; made when it is asked for."""
+        return self.write_err(np.empty_like(self.mean))
+
+    def write_err(self, out: np.ndarray) -> np.ndarray:
+        """Standard error from read and shot noise, NaN without a valid exposure, written to `out`: `mean` may be it."""
+        for rows in bands(len(out)):
+            variance = np.maximum(self.mean[rows], np.float32(0))
+            variance *= np.float32(1 / self.gain)
+            variance += np.float32(self.noise**2)
+            variance /= np.maximum(self.count[rows], 1)
+            np.sqrt(variance, out=out[rows])
+        out[self.count == 0] = np.nan
+        return out
 
 
 @dataclass(frozen=True)
@@ -356,9 +373,8 @@ def analyse_quadrant(
     current = dark_current(levels, exptimes, gain, gain_err, bias_err, structure)
     dsnu = _dsnu(frames, excluded, bad, image, noise, None if bias_error is None else bias_error[image])
     percentiles, histogram = _distribution(area, levels)
-    err = _master_error(mean, count, noise, gain)
     return QuadrantDark(
-        MasterDark(mean, err, count, whole_dq), noise, levels, current, cosmics, hot, columns,
+        MasterDark(mean, count, whole_dq, noise, gain), noise, levels, current, cosmics, hot, columns,
         n_clusters, dsnu, percentiles, histogram, tiles,
     )  # fmt: skip
 
@@ -401,19 +417,6 @@ def _mean_without(frames, excluded) -> tuple[np.ndarray, np.ndarray]:
     with np.errstate(invalid="ignore", divide="ignore"):
         total /= count
     return total, count
-
-
-def _master_error(mean, count, noise, gain) -> np.ndarray:
-    """Standard error of the master from read and shot noise, float32."""
-    err = np.empty_like(mean)
-    for rows in bands(len(mean)):
-        variance = np.maximum(mean[rows], np.float32(0))
-        variance *= np.float32(1 / gain)
-        variance += np.float32(noise**2)
-        variance /= np.maximum(count[rows], 1)
-        np.sqrt(variance, out=err[rows])
-    err[count == 0] = np.nan
-    return err
 
 
 def _quality(shape, columns, hot, unstable, count) -> tuple[np.ndarray, np.ndarray, int]:

@@ -8,15 +8,16 @@ of their own to flag.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache, partial
 
 import numpy as np
 
 from calcamp.analysis.offset import Offsets, measure_offsets
 from calcamp.analysis.profiles import grow_mask
 from calcamp.analysis.statistics import ROUNDING, about
+from calcamp.analysis.sums import bands
 from calcamp.detector.arrays import canonical, quadrant_view
 from calcamp.detector.dq import BADMASK, DQ
 from calcamp.detector.geometry import QUADRANTS, Detector, flips
@@ -57,11 +58,27 @@ class Plane:
 class Calibration:
     """What is common to all frames of a test on one CCD, worked out once by `calibration`."""
 
-    dq: np.ndarray = field(metadata=about("bits", "static data quality, stored frame, read-only"))
-    has_mask: bool = field(metadata=about("1", "bits beside NON_IMAGE are set"))
+    base: Callable[[], np.ndarray] = field(metadata=about("bits", "NON_IMAGE in the scans, read-only"))
+    added: list[np.ndarray] = field(metadata=about("bits", "data quality of the products, stored frame"))
     bias: Plane | None = field(metadata=about("", "bias with invalid pixels at 0"))
     flat: Plane | None = field(metadata=about("", "flat with 1 in the scans and at invalid pixels"))
     window: tuple[int, int] = field(metadata=about("rows", "canonical rows read, [first, last)"))
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether bits beside NON_IMAGE may be set."""
+        return bool(self.added)
+
+    @cached_property
+    def dq(self) -> np.ndarray:
+        """Static data quality, stored frame, read-only; made when it is first asked for."""
+        if not self.added:
+            return self.base()
+        static = self.base().copy()
+        for plane in self.added:
+            static |= plane
+        static.flags.writeable = False
+        return static
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +90,7 @@ class OnDemand:
 
     raw: np.ndarray = field(metadata=about("ADU", "uint16, canonical view"))
     offset: np.ndarray = field(metadata=about("ADU", "float32, one per row"))
+    bias: np.ndarray | None = field(default=None, metadata=about("ADU", "float32, canonical view"))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -80,7 +98,8 @@ class OnDemand:
 
     def window(self, rows: slice, columns: slice) -> OnDemand:
         """The same of an area."""
-        return OnDemand(self.raw[rows, columns], self.offset[rows])
+        bias = None if self.bias is None else self.bias[rows, columns]
+        return OnDemand(self.raw[rows, columns], self.offset[rows], bias)
 
     def __getitem__(self, key) -> np.ndarray:
         """float32 pixels of rows, of (rows, columns), or at index arrays (row, column)."""
@@ -88,21 +107,32 @@ class OnDemand:
         pixels = self.raw[rows, columns].astype(np.float32)
         offset = self.offset[rows]
         pixels -= offset[:, None] if isinstance(rows, slice) else offset
+        if self.bias is not None:
+            pixels -= self.bias[rows, columns]
         return pixels
+
+    def into(self, out: np.ndarray) -> np.ndarray:
+        """All pixels, in an array of this shape that is used again and again."""
+        for rows in bands(len(out)):
+            part = out[rows]
+            np.copyto(part, self.raw[rows])  # cast and subtraction apart: faster than one mixed operation
+            part -= self.offset[rows, None]
+            if self.bias is not None:
+                part -= self.bias[rows]
+        return out
 
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A prepared frame of one CCD. `data` and `dq` hold canonical views of `frame` and `dq_frame`."""
+    """A prepared frame of one CCD. `data` holds canonical views of `frame`."""
 
     frame: np.ndarray | None = field(
         metadata=about("ADU", "float32, stored orientation, above offset; None when `data` are OnDemand")
     )
-    dq_frame: np.ndarray = field(
-        metadata=about("bits", "uint32, stored; read-only while shared with other frames")
-    )
     data: dict[str, np.ndarray | OnDemand] = field(metadata=about("ADU", "canonical view per quadrant"))
-    dq: dict[str, np.ndarray] = field(metadata=about("bits", "canonical view per quadrant"))
+    own: dict[str, np.ndarray | None] = field(
+        metadata=about("bits", "SATURATED, LOST and NO_OFFSET of this frame per quadrant, None without any")
+    )
     offsets: dict[str, Offsets] = field(
         metadata=about("ADU", "offset per row, level, noise and test per quadrant")
     )
@@ -113,6 +143,29 @@ class Prepared:
     steps: list[str] = field(metadata=about("", "what was done, in order, for headers"))
     detector: Detector = field(metadata=about("", "geometry"))
     calibration: Calibration = field(metadata=about("", "products applied"))
+    dq_out: np.ndarray | None = field(default=None, metadata=about("", "where `dq_frame` may be written"))
+
+    @property
+    def shares_dq(self) -> bool:
+        """Whether this frame has nothing of its own to flag: the data quality is that of all frames."""
+        return all(bits is None for bits in self.own.values())
+
+    @cached_property
+    def dq_frame(self) -> np.ndarray:
+        """Data quality, uint32, stored orientation; made when it is first asked for, read-only while shared."""
+        if self.shares_dq:
+            return self.calibration.dq
+        plane = np.empty(self.detector.ccd_shape, np.uint32) if self.dq_out is None else self.dq_out
+        np.copyto(plane, self.calibration.dq)
+        for quadrant, bits in self.own.items():
+            if bits is not None:
+                quadrant_view(plane, quadrant, self.detector)[...] |= bits
+        return plane
+
+    @cached_property
+    def dq(self) -> dict[str, np.ndarray]:
+        """Canonical view of `dq_frame` per quadrant."""
+        return {q: quadrant_view(self.dq_frame, q, self.detector) for q in self.own}
 
     def image(self, quadrant: str) -> np.ndarray | OnDemand:
         """Canonical view of the image area, shape ``detector.image_shape``, ADU."""
@@ -134,11 +187,7 @@ class Prepared:
     def image_mask(self, quadrant: str, bits: int = BADMASK) -> np.ndarray:
         """As `mask`, for the image area only."""
         rows, columns = _image(self.detector)
-        if (
-            self.dq_frame is self.calibration.dq
-            and not self.calibration.has_mask
-            and not int(bits) & ~int(BADMASK)
-        ):
+        if self.shares_dq and not self.calibration.has_mask and not int(bits) & ~int(BADMASK):
             mask = np.zeros(
                 self.detector.image_shape, bool
             )  # neither a product nor this frame has a bad pixel
@@ -148,6 +197,11 @@ class Prepared:
         mask[:first] = True
         mask[last:] = True
         return mask
+
+    def invalid(self, quadrant: str) -> np.ndarray:
+        """Flat indices in the canonical quadrant of pixels without a valid value in this frame."""
+        bits = self.own[quadrant]
+        return np.empty(0, np.intp) if bits is None else np.flatnonzero(bits)
 
     def variance(
         self,
@@ -199,8 +253,9 @@ class Prepared:
         """The same frame with a data-quality plane of its own, writable (for cosmic rays)."""
         if self.dq_frame.flags.writeable:
             return self
-        own = self.dq_frame.copy()
-        return replace(self, dq_frame=own, dq={q: quadrant_view(own, q, self.detector) for q in self.dq})
+        made = replace(self)
+        made.__dict__["dq_frame"] = self.dq_frame.copy()
+        return made
 
 
 def _image(detector: Detector) -> tuple[slice, slice]:
@@ -250,7 +305,6 @@ def calibration(
         detector.image_rows,
         detector.parallel_overscan,
     )
-    static = _base_dq(sizes, first, last)
     bias, flat = _plane(bias, detector, "bias"), _plane(flat, detector, "flat")
     added = [_checked_dq(a, detector) for a in (dq, bias and bias.dq, flat and flat.dq) if a is not None]
     if bias is not None:
@@ -259,12 +313,7 @@ def calibration(
     if flat is not None:
         flat, invalid = _clean_flat(flat, detector)
         added += [invalid] if invalid is not None else []
-    if added:
-        static = static.copy()
-        for plane in added:
-            static |= plane
-        static.flags.writeable = False
-    return Calibration(static, bool(added), bias, flat, (first, last))
+    return Calibration(partial(_base_dq, sizes, first, last), added, bias, flat, (first, last))
 
 
 def _plane(product, detector: Detector, kind: str) -> Plane | None:
@@ -366,11 +415,11 @@ def prepare(
         Where the frame is written, e.g. that of an earlier frame no longer needed: saves the memory's first
         use, a quarter of the time.
     dq_out : ndarray of uint32, shape ``detector.ccd_shape``, optional
-        The same for the data quality, which is written only when the frame has bits of its own.
+        The same for the data quality, which is written when it is asked for and the frame has bits of its own.
     quadrants : sequence of str, optional
         Those wanted; the others are left as they are in memory and cannot be asked for.
     on_demand : bool
-        Data are `OnDemand` where that is possible: no product to take off, all rows read. `raw` must stay as it is.
+        Data are `OnDemand` where that is possible: no flat, all rows read. `raw` must stay as it is.
 
     Returns
     -------
@@ -395,9 +444,9 @@ def prepare(
     _agree(calibration.bias, chosen)
 
     all_rows = calibration.window == (0, detector.rows)
-    on_demand = on_demand and all_rows and calibration.bias is None and calibration.flat is None
-    frame = np.empty(detector.ccd_shape, np.float32) if out is None else out
-    if frame.shape != detector.ccd_shape or frame.dtype != np.float32:
+    on_demand = on_demand and all_rows and calibration.flat is None
+    frame = np.empty(detector.ccd_shape, np.float32) if out is None and not on_demand else out
+    if not on_demand and (frame.shape != detector.ccd_shape or frame.dtype != np.float32):
         raise PrepareError(
             f"out is {frame.dtype} of shape {frame.shape}, needed float32 of {detector.ccd_shape}"
         )
@@ -418,35 +467,30 @@ def prepare(
         level = saturation.get(quadrant) if isinstance(saturation, Mapping) else saturation
         level = detector.full_scale if level is None else level
         if on_demand:
-            data[quadrant] = OnDemand(quadrant_view(raw, quadrant, detector), _taken_off(offsets[quadrant]))
+            data[quadrant] = OnDemand(
+                quadrant_view(raw, quadrant, detector),
+                _taken_off(offsets[quadrant]),
+                calibration.bias and quadrant_view(calibration.bias.data, quadrant, detector),
+            )
         else:
             data[quadrant] = quadrant_view(frame, quadrant, detector)
             _subtract(raw, frame, quadrant, detector, calibration, offsets[quadrant])
         flags = _lost_saturated(raw, quadrant, detector, calibration.window, level)
         found[quadrant], lost[quadrant], saturated[quadrant] = _flag(
-            flags, offsets[quadrant], calibration, grow
+            flags, offsets[quadrant], calibration.window, grow, detector.quadrant_shape
         )
 
-    dq_frame = calibration.dq
-    if any(bits is not None for bits in found.values()):
-        if dq_out is None:
-            dq_out = np.empty_like(dq_frame)
-        np.copyto(dq_out, dq_frame)
-        dq_frame = dq_out
-        for quadrant, bits in found.items():
-            if bits is not None:
-                quadrant_view(dq_frame, quadrant, detector)[...] |= bits
     return Prepared(
         None if on_demand else frame,
-        dq_frame,
         data,
-        {q: quadrant_view(dq_frame, q, detector) for q in quadrants},
+        found,
         offsets,
         lost,
         saturated,
         _steps(chosen, calibration, offsets, saturation, grow, detector),
         detector,
         calibration,
+        dq_out,
     )
 
 
@@ -530,16 +574,15 @@ def _where(compare, source: np.ndarray, level: float, start: int, stop: int) -> 
     return mask
 
 
-def _flag(flags, offsets: Offsets, calibration: Calibration, grow: int):
+def _flag(flags, offsets: Offsets, window: tuple[int, int], grow: int, shape: tuple[int, int]):
     """(bits of this frame's own, canonical, or None; lost; saturated)."""
     lost, saturated = flags
-    first, last = calibration.window
+    first, last = window
     unknown = ~np.isfinite(offsets.offset[first:last])
     counts = tuple(0 if mask is None else int(np.count_nonzero(mask)) for mask in flags)
     if lost is None and saturated is None and not unknown.any():
         return None, *counts
-    shape = next((mask.shape for mask in flags if mask is not None), None)
-    bits = np.zeros(shape or (len(offsets.offset), calibration.dq.shape[1] // 2), np.uint32)
+    bits = np.zeros(shape, np.uint32)
     if lost is not None:
         bits[lost] = DQ.LOST
     if saturated is not None:

@@ -390,14 +390,10 @@ def _stacks(ctx: runner.Context, quadrants):
 
     Only the quadrants asked for stay in memory: when all four are, the frame itself is kept.
     """
-    import numpy as np
-
     from calcamp.data.raw import RawError
     from calcamp.detector.arrays import quadrant_view
-    from calcamp.detector.dq import DQ
 
     kept: dict[str, list] = {q: [] for q in quadrants}
-    bits = np.uint32(DQ.SATURATED | DQ.LOST | DQ.NO_OFFSET)
     static = None
     for number, exposure in enumerate(ctx.readable(), 1):
         try:
@@ -406,13 +402,11 @@ def _stacks(ctx: runner.Context, quadrants):
             ctx.exclude(exposure.obsid, f"{error.kind}: {error}")
             continue
         static = prepared.calibration.dq
-        own = prepared.dq_frame is not static
         for quadrant in quadrants:
             if (exposure.obsid, quadrant) in ctx.selection():
                 continue
-            invalid = np.flatnonzero(prepared.dq[quadrant] & bits) if own else np.empty(0, np.intp)
             data = prepared.data[quadrant]
-            kept[quadrant].append((data if len(quadrants) == 4 else data.copy(), invalid))
+            kept[quadrant].append((data if len(quadrants) == 4 else data.copy(), prepared.invalid(quadrant)))
         ctx.progress(number, len(ctx.exposures))
     ctx.current = None
     for quadrant in quadrants:

@@ -73,9 +73,7 @@ def _search(ctx: runner.Context, kind: str, cuts, found: dict, bits: dict) -> No
         least = cuts.vote * len(used)
         own = np.zeros(ctx.detector.image_shape, np.uint32)
         for bit in (DQ.SATURATED, DQ.LOST):
-            flagged = [
-                p.dq[quadrant][image] & np.uint32(bit) for p in used if p.dq_frame is not p.calibration.dq
-            ]
+            flagged = [p.own[quadrant][image] & np.uint32(bit) for p in used if p.own[quadrant] is not None]
             if flagged:
                 own[np.sum([f != 0 for f in flagged], axis=0) >= least] |= np.uint32(bit)
         invalid = own != 0

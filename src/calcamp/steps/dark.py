@@ -11,11 +11,13 @@ from calcamp.steps import runner
 
 def meta(ctx: runner.Context) -> None:
     """Everything that the darks of one CCD tell; master dark and mask of hot pixels and columns."""
+    import numpy as np
+
     from calcamp.analysis.dark import analyse_quadrant
 
     options, gains = ctx.options, ctx.gains()
-    prepared, frames = _prepare(ctx)
-    bias = prepared[0].calibration.bias if prepared else None
+    prepared, frames, invalid, calibration = _prepare(ctx)
+    bias = calibration and calibration.bias
     used: dict[str, list] = {}
     for quadrant in QUADRANTS:
         picked = [e for e in frames if (e.obsid, quadrant) not in ctx.selection()]
@@ -28,17 +30,21 @@ def meta(ctx: runner.Context) -> None:
                 "MISSDATA", f"{len(picked)} dark frames: cosmic rays are not rejected well", quadrant=quadrant
             )
 
+    # Frames stay raw; one quadrant of each at a time is made float, always in the same memory.
+    rooms = [np.empty(ctx.detector.quadrant_shape, np.float32) for _ in frames]
+    planes = _Planes(ctx.detector)
+
     def analyse(quadrant: str):
-        picked = [(p, e) for p, e in zip(prepared, frames, strict=True) if e in used[quadrant]]
+        picked = [k for k, e in enumerate(frames) if e in used[quadrant]]
         gain, gain_err, _ = gains[quadrant]
-        return analyse_quadrant(
-            [p.data[quadrant] for p, _ in picked],
-            [float(e.values["exptime"]) for _, e in picked],
+        result = analyse_quadrant(
+            [_pixels(prepared[k][quadrant], rooms[k]) for k in picked],
+            [float(frames[k].values["exptime"]) for k in picked],
             ctx.detector,
             gain,
             gain_err if gain_err and math.isfinite(gain_err) else None,
-            mask=_known_bad(picked[0][0], quadrant),
-            invalid=[_invalid(p, quadrant) for p, _ in picked],
+            mask=_known_bad(calibration, quadrant, ctx.detector),
+            invalid=[invalid[k][quadrant] for k in picked],
             bias_error=_bias_error(ctx, bias, quadrant),
             vstart=int(frames[0].values.get("vstart") or 0),
             vend=int(frames[0].values.get("vend") or ctx.detector.commanded_rows),
@@ -49,6 +55,7 @@ def meta(ctx: runner.Context) -> None:
             column_sigma=options.get("column_sigma", 7.0),
             background_box=options.get("background_box", 64),
         )
+        return planes.take(quadrant, result)
 
     results = {quadrant: analyse(quadrant) for quadrant in used}
     ctx.current = None
@@ -61,45 +68,72 @@ def meta(ctx: runner.Context) -> None:
     _write_histogram(ctx, results)
     _write_tiles(ctx, results, used, gains)
     if results:
-        _write_products(ctx, results, used, temperature)
+        prepared.clear()
+        rooms.clear()
+        _write_products(ctx, results, planes, used, temperature)
+
+
+class _Planes:
+    """Planes of the master of the whole CCD, stored orientation, filled quadrant by quadrant."""
+
+    def __init__(self, detector):
+        import numpy as np
+
+        from calcamp.detector.dq import DQ
+
+        self.detector = detector
+        self.mean = np.full(detector.ccd_shape, np.nan, np.float32)
+        self.count = np.zeros(detector.ccd_shape, np.uint8)
+        self.dq = np.full(detector.ccd_shape, DQ.NON_IMAGE, np.uint32)
+
+    def take(self, quadrant: str, result):
+        """The result with its planes moved here."""
+        from dataclasses import replace
+
+        from calcamp.detector.arrays import quadrant_view
+
+        views = {}
+        for name in ("mean", "count", "dq"):
+            views[name] = quadrant_view(getattr(self, name), quadrant, self.detector)
+            views[name][...] = getattr(result.master, name)
+        return replace(result, master=replace(result.master, **views))
+
+
+def _pixels(data, room):
+    """Pixels of a quadrant of a prepared frame, float32."""
+    return data if hasattr(data, "dtype") else data.into(room)
 
 
 def _prepare(ctx: runner.Context):
-    """Prepared frames and their exposures; a frame that cannot be read is left out."""
+    """Pixels, exposure and invalid pixels of each frame, and what their preparation shares.
+
+    A frame that cannot be read is left out.
+    """
     from calcamp.data.raw import RawError
 
     ctx.prep_options = {**ctx.prep_options, "use_flat": False}
-    prepared, frames = [], []
+    prepared, frames, invalid = [], [], []
     for number, exposure in enumerate(ctx.readable(), 1):
         try:
-            prepared.append(ctx.prepared(exposure))
+            made = ctx.prepared(exposure, on_demand=True)
         except RawError as error:
             ctx.exclude(exposure.obsid, f"{error.kind}: {error}")
             continue
         frames.append(exposure)
+        prepared.append(made.data)
+        invalid.append({q: made.invalid(q) for q in QUADRANTS})
         ctx.progress(number, len(ctx.exposures))
-    return prepared, frames
+    return prepared, frames, invalid, made.calibration if frames else None
 
 
-def _known_bad(prepared, quadrant: str):
+def _known_bad(calibration, quadrant: str, detector):
     """Static bad pixels from the masks named, or None."""
-    if not prepared.calibration.has_mask:
+    if not calibration.has_mask:
         return None
     from calcamp.detector.arrays import quadrant_view
     from calcamp.detector.dq import BADMASK
 
-    return (quadrant_view(prepared.calibration.dq, quadrant, prepared.detector) & int(BADMASK)) != 0
-
-
-def _invalid(prepared, quadrant: str):
-    """Flat indices of pixels without a valid value in this frame."""
-    import numpy as np
-
-    from calcamp.detector.dq import DQ
-
-    if prepared.dq_frame is prepared.calibration.dq:
-        return np.empty(0, np.intp)
-    return np.flatnonzero(prepared.dq[quadrant] & np.uint32(DQ.SATURATED | DQ.LOST | DQ.NO_OFFSET))
+    return (quadrant_view(calibration.dq, quadrant, detector) & int(BADMASK)) != 0
 
 
 def _bias_error(ctx: runner.Context, bias, quadrant: str):
@@ -455,41 +489,29 @@ def _cells(grid):
 
 
 # ---- products ---------------------------------------------------------------------------------------------
-def _write_products(ctx, results, used, temperature) -> None:
-    """Master dark with error, count and data quality; 0/1 mask of its defects."""
-    import numpy as np
-
-    from calcamp.detector.arrays import assemble
+def _write_products(ctx, results, planes, used, temperature) -> None:
+    """Master dark with error, count and data quality; 0/1 mask of its defects. `planes` are used up."""
     from calcamp.detector.dq import DQ
 
-    def whole(name, fill):
-        return assemble({q: getattr(r.master, name) for q, r in results.items()}, ctx.detector, fill=fill)
+    def images():
+        yield "DARK", planes.mean, "ADU"
+        for result in results.values():
+            result.master.write_err(result.master.mean)
+        yield "ERROR", planes.mean, "ADU"
+        yield "COUNT", planes.count
+        yield "DQ", planes.dq
 
     first = next(iter(used.values()))
     header = {"NCOMB": max(len(f) for f in used.values()), "EXPTIME": _mean_time(first)}
     if math.isfinite(temperature[0]):
         header["CCDTEMP"] = round(temperature[0], 3)
-    dq = whole("dq", int(DQ.NON_IMAGE))
     stem = f"CCD{ctx.ccd}_SN_{ctx.serial}_{ctx.block}.fits"
-    ctx.write_product(
-        "dark",
-        f"EUC_DARK_{stem}",
-        (  # one at a time in memory
-            (extension, dq if name == "dq" else whole(name, fill), unit, {})
-            for extension, name, fill, unit in (
-                ("DARK", "mean", np.nan, "ADU"),
-                ("ERROR", "err", np.nan, "ADU"),
-                ("COUNT", "count", 0, ""),
-                ("DQ", "dq", None, ""),
-            )
-        ),
-        header,
-    )
-    bad = DQ.HOT | DQ.BRIGHT_COL | DQ.BAD_COL
+    ctx.write_product("dark", f"EUC_DARK_{stem}", images(), header)
+    planes.dq &= int(DQ.HOT | DQ.BRIGHT_COL | DQ.BAD_COL)
     ctx.write_product(
         "dark_mask",
         f"EUC_DKMSK_{stem}",
-        [("MASK", ((dq & np.uint32(bad)) != 0).astype(np.int32), "", {})],
+        [("MASK", (planes.dq != 0).astype("int32"), "", {})],
         {
             "MASKTYPE": "DARK",
             "SN": ctx.serial,

@@ -87,8 +87,7 @@ class Lit:
         """(bad, saturated) pixels of the image area; None where there are none."""
         if quadrant not in self._masks:
             # Frames with nothing of their own to flag share a plane: its mask is worked out once.
-            shared = self.prepared.dq_frame is self.prepared.calibration.dq
-            known = self.static if shared else {}
+            known = self.static if self.prepared.shares_dq else {}
             if quadrant not in known:
                 known[quadrant] = self._find(quadrant)
             self._masks[quadrant] = known[quadrant]
