@@ -4,6 +4,7 @@
 #   snakemake -c4 --configfile config/sessions/D11.yaml      run; add --config mode=wait to wait for the data
 #
 # The meaning of the session is in `P` (calcamp.campaign.plan); rule files only build names.
+import gc
 import sys
 import threading
 
@@ -14,6 +15,8 @@ from calcamp.campaign import plan
 from calcamp.data import alive
 
 min_version("9.20")
+# What Snakemake has loaded stays to the end: not looked at again by the collector, now or when the process ends.
+gc.freeze()
 
 try:
     P = plan.load(
@@ -57,6 +60,7 @@ onsuccess:
     for thread in threading.enumerate():
         if isinstance(thread, threading.Timer):
             thread.cancel()
+    gc.freeze()
 
 
 onerror:
@@ -68,6 +72,7 @@ rule all:
     default_target: True
     input:
         "<results>/summary.json",
+        f"<results>/{P.results.root.name}_report.html",
         expand("<results>/{test}/.accepted", test=P.tests),
 
 

@@ -58,10 +58,10 @@ rule conclude:
         "{PY}.conclude --verdict {input[0]:q} --into {output:q} > {log:q} 2>&1"
 
 
+# It needs the verdicts only, so it is made while the last report is.
 rule summary:
     input:
         expand("<results>/{test}/verdict.json", test=P.tests),
-        expand("<results>/{test}/{test}_report.pdf", test=P.tests),
     output:
         "<results>/summary.json",
     log:
@@ -70,3 +70,18 @@ rule summary:
     threads: 1
     shell:
         "{PY}.summary --results $(dirname {output:q}) > {log:q} 2>&1"
+
+
+# The whole session in one page, with the figures of all reports.
+rule session_report:
+    input:
+        "<results>/summary.json",
+        expand("<results>/{test}/{test}_report.pdf", test=P.tests),
+    output:
+        f"<results>/{P.results.root.name}_report.html",
+    log:
+        "<logs>/session_report.log",
+    localrule: True
+    threads: 1
+    shell:
+        "{PY}.summary --results $(dirname {output:q}) --session-report > {log:q} 2>&1"

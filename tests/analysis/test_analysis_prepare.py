@@ -221,7 +221,7 @@ def test_what_cannot_be_applied_is_refused(rng, mini):
         p.prepare(np.zeros_like(raw), mini).variance("E", 3.5)
 
 
-@pytest.mark.parametrize("with_bias", (False, True))
+@pytest.mark.parametrize("with_bias", [False, True])
 def test_on_demand_gives_the_same_pixels(rng, mini, with_bias):
     raw = raw_frame(rng, mini)
     raw[100, 300] = 0

@@ -22,7 +22,7 @@ PAYLOADS = [
 ]  # fmt: skip
 ALLOWED = {
     "html", "head", "meta", "title", "style", "body", "div", "small", "h1", "h2", "h3", "p", "b", "table", "thead", "tbody", "tr", "th", "td",
-    "span", "br", "nav", "ol", "li", "a", "section", "figure", "figcaption", "img", "pre",
+    "span", "br", "nav", "ol", "li", "a", "section", "figure", "col", "figcaption", "img", "pre",
 }  # fmt: skip
 
 

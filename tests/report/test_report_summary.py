@@ -18,15 +18,15 @@ def make_session(root):
     (root / "config" / "plan").mkdir(parents=True)
     for name in ("BIAS01", "DARK01", "PTC01"):
         (root / "config" / "plan" / f"{name}.json").write_text("{}")
-    (root / "config" / "session.yaml").write_text("session: D11\n")
-    for rule, name, seconds in (
-        ("check", "BIAS01_ccd1", 30.0),
-        ("check", "BIAS01_ccd2", 45.0),
-        ("report", "BIAS01", 15.0),
-    ):
-        path = root / "benchmarks" / rule / f"{name}.tsv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"s\th:m:s\tmax_rss\tcpu_time\n{seconds}\t0:00:30\t512.5\t-\n")
+    (root / "config" / "20210220_104211").mkdir()
+    (root / "config" / "20210220_104211" / "session_D11.yaml").write_text("session: D11\n")
+    (root / "config" / "run.json").write_text(
+        json.dumps({"pipeline_id": "FM20210220_104211", "configuration": "20210220_104211"})
+    )
+    for ccd, megabytes in ((1, 512.5), (2, 400.0)):
+        record = root / "BIAS01" / f"ccd{ccd}" / "check" / "check.json"
+        record.parent.mkdir(parents=True)
+        record.write_text(json.dumps({"status": "done", "peak_mb": megabytes}))
     return root
 
 
@@ -36,14 +36,14 @@ def test_summary_lists_every_test(tmp_path):
     assert on_disk == json.loads(json.dumps(summary))
     tests = {t["test"]: t for t in summary["tests"]}
     assert list(tests) == ["BIAS01", "DARK01", "PTC01"]
-    assert tests["BIAS01"]["minutes"] == 1.5
+    assert tests["BIAS01"]["minutes"] == 0.58
     assert tests["BIAS01"]["peak_memory_mb"] == 512.5
     assert tests["BIAS01"]["verdict"] == "fail"
     assert tests["BIAS01"]["obsids"] == [17283, 17292]
     assert [f["name"] for f in tests["BIAS01"]["flags"]] == ["HK_OOL", "POORQUALDATA"]
     assert tests["DARK01"]["verdict"] == "pass"
     assert not tests["PTC01"]["executed"]
-    assert summary["configuration"][0]["file"] == "config/session.yaml"
+    assert [c["file"] for c in summary["configuration"]] == ["config/20210220_104211/session_D11.yaml"]
     assert (tmp_path / "summary.pdf").read_bytes().startswith(b"%PDF")
     assert "PTC01" in (tmp_path / "summary.html").read_text()
 
@@ -52,7 +52,7 @@ def test_log_has_the_old_form_and_the_closing_summary(tmp_path):
     write_summary(make_session(tmp_path), pdf=False, now=NOW)
     log = (tmp_path / "FM20210220_104211_D11.log").read_text()
     for line in ("2026-01-02 03:04:05,678 - INFO - _", "Pipeline ID: FM20210220_104211", "BLOCK ID: NOSTROMO",
-                 "Executed in 1.5 minutes", "OBSIDs range = [17283, 17292]", "Raised Flags = ['HK_OOL', 'POORQUALDATA']", "#" * 70,
+                 "Executed in 0.6 minutes", "OBSIDs range = [17283, 17292]", "Raised Flags = ['HK_OOL', 'POORQUALDATA']", "#" * 70,
                  "Not executed: no verdict was written", "Task BIAS01 exited with Errors: False", "ALL PASSED"):  # fmt: skip
         assert line in log, line
     assert log.count("#" * 70) == 2
@@ -83,3 +83,13 @@ def test_crash_is_an_error_and_a_broken_verdict_is_named(tmp_path):
     log = next(root.glob("*.log")).read_text()
     assert "Executed with ERROR(s)" in log
     assert "Task DARK01 was not executed" in log
+
+
+def test_reports_still_being_made_are_named_unless_the_run_failed(tmp_path):
+    root = make_session(tmp_path)
+    (root / "BIAS01" / "BIAS01_report.pdf").touch()
+    for failed, there in ((False, "DARK01/DARK01_report.pdf"), (True, None)):
+        tests = {t["test"]: t for t in write_summary(root, failed=failed, pdf=False, now=NOW)["tests"]}
+        assert tests["BIAS01"]["report"] == "BIAS01/BIAS01_report.pdf"
+        assert tests["DARK01"]["report"] == there
+        assert tests["PTC01"]["report"] is None  # not executed

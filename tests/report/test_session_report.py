@@ -20,6 +20,7 @@ def session(root, names=("BIAS01", "DARK01")):
         (root / name / "figures").mkdir(parents=True)
         (root / name / "figures" / "noise.png").write_bytes(PNG)
         (root / name / f"{name}_report.pdf").write_bytes(b"%PDF")
+        (root / name / f"{name}_report.html").write_text("<p>")
         write_json(
             root / name / "verdict.json",
             {

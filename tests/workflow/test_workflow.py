@@ -83,7 +83,7 @@ def done(finished, tmp_path):
 def test_a_new_limit_rejudges_and_measures_nothing(done):
     edit(done, "BIAS01: {do: all}", "BIAS01: {do: all, limits: {RON: [0.0, 0.5]}}")
     jobs = planned_jobs("".join((r := snakemake("-n", cwd=done)) and (r.stdout, r.stderr)))
-    assert set(jobs) == {"judge", "report", "conclude", "summary", "all", "total"}
+    assert set(jobs) == {"judge", "report", "conclude", "summary", "session_report", "all", "total"}
     assert snakemake("-c2", cwd=done).returncode == 0
     flags = {f["name"] for f in verdict(done, "BIAS01")["flags"]}
     assert "RON_OOL" in flags
@@ -99,6 +99,7 @@ def test_a_subtask_added_later_plans_only_itself_and_the_report(done):
         "report",
         "conclude",
         "summary",
+        "session_report",
         "all",
         "total",
     }

@@ -1,8 +1,7 @@
-"""Summary of a session (JSON, HTML, PDF) and its readable log, from verdicts and benchmarks on disk."""
+"""Summary of a session (JSON, HTML, PDF) and its readable log, from verdicts and records on disk."""
 
 from __future__ import annotations
 
-import csv
 import platform
 import re
 import textwrap
@@ -32,9 +31,11 @@ def write_summary(
     Parameters
     ----------
     results : results folder of one session; each sub-folder with a manifest or verdict is a test
-    failed : the run ended with errors: tests planned but without verdict are named as not executed
+    failed : the run ended with errors: tests planned but without verdict are named as not executed. Of a run without
+        errors the reports are named that are still being made.
     planned : tests of the session in order; default those with a plan file in ``config/plan/``
-    pipeline_id : default ``FM<YYYYMMDD_HHMMSS>`` of the first start that a verdict holds
+    pipeline_id : default that of the last run in ``config/run.json``, or ``FM<YYYYMMDD_HHMMSS>`` of the first start that
+        a verdict holds
     pdf : False leaves out the PDF
     now : time of writing (UTC), for tests
 
@@ -79,9 +80,9 @@ def collect(
         p.name for p in root.iterdir() if (p / "verdict.json").is_file() or (p / "manifest.json").is_file()
     )
     names = list(dict.fromkeys([*planned, *found]))
-    benchmarks = _benchmarks(root)
+    run = _read(root / "config" / "run.json")
     verdicts = {name: _read(root / name / "verdict.json") for name in names}
-    tests = [_test(root, name, verdicts[name], benchmarks) for name in names]
+    tests = [_test(root, name, verdicts[name], failed) for name in names]
     words = [t["verdict"] or "not judged" for t in tests]
     first = next((v for v in verdicts.values() if v), {})
     starts = sorted(str(v["started"]) for v in verdicts.values() if v.get("started"))
@@ -89,12 +90,12 @@ def collect(
     return {
         "schema": SUMMARY_SCHEMA,
         "session": str(first.get("session") or root.name),
-        "pipeline_id": pipeline_id or _pipeline_id(starts, now),
+        "pipeline_id": pipeline_id or str(run.get("pipeline_id") or _pipeline_id(starts, now)),
         "block": first.get("block"),
         "chamber": first.get("chamber"),
         "elvis": first.get("elvis"),
         "calcamp_version": _version(),
-        "configuration": _configuration(root),
+        "configuration": _configuration(root, run),
         "host": platform.node(),
         "user": alive.me()["user"],
         "started": starts[0] if starts else None,
@@ -138,23 +139,21 @@ def _pipeline_id(starts: list[str], now: datetime) -> str:
     return f"FM{stamp:%Y%m%d_%H%M%S}"
 
 
-def _configuration(root: Path) -> list[dict]:
-    """The session's configuration as used, with checksums."""
+def _configuration(root: Path, run: dict) -> list[dict]:
+    """The configuration as used by the last run, with checksums."""
     from calcamp.data.files import sha256
 
-    files = (
-        sorted(p for p in (root / "config").glob("*.yaml") if p.is_file())
-        if (root / "config").is_dir()
-        else []
-    )
-    return [{"file": f"config/{p.name}", "sha256": sha256(p)} for p in files]
+    folder = root / "config" / str(run.get("configuration") or "")
+    return [
+        {"file": str(path.relative_to(root)), "sha256": sha256(path)}
+        for path in sorted(folder.glob("*.yaml"))
+    ]
 
 
-def _test(root: Path, name: str, verdict: dict, benchmarks: dict[str, list[dict]]) -> dict:
+def _test(root: Path, name: str, verdict: dict, failed: bool) -> dict:
     manifest = _read(root / name / "manifest.json")
     folder = root / name
     subtasks = {k: as_dict(v) for k, v in as_dict(verdict.get("subtasks")).items()}
-    seconds = [row["s"] for row in benchmarks.get(name, []) if is_number(row.get("s"))]
     minutes = [s["minutes"] for s in subtasks.values() if is_number(s.get("minutes"))]
     crashed = [k for k, s in subtasks.items() if s.get("status") in BAD_STATES]
     flags = [f if isinstance(f, dict) else {"name": str(f)} for f in as_list(verdict.get("flags"))]
@@ -165,10 +164,8 @@ def _test(root: Path, name: str, verdict: dict, benchmarks: dict[str, list[dict]
         "reason": "" if verdict else str(manifest.get("reason") or "no verdict was written"),
         "status": verdict.get("status") or manifest.get("status") or "not executed",
         "verdict": verdict.get("verdict"),
-        "minutes": round(sum(seconds) / 60, 2) if seconds else (round(sum(minutes), 2) if minutes else None),
-        "peak_memory_mb": max(
-            (r["max_rss"] for r in benchmarks.get(name, []) if is_number(r.get("max_rss"))), default=None
-        ),
+        "minutes": round(sum(minutes), 2) if minutes else None,
+        "peak_memory_mb": _peak_memory(folder),
         "obsids": [obsids[0], obsids[-1]] if obsids else [-1, -1],
         "frames": as_dict(verdict.get("frames")),
         "flags": [
@@ -184,46 +181,20 @@ def _test(root: Path, name: str, verdict: dict, benchmarks: dict[str, list[dict]
             {"name": k, "status": s.get("status"), "minutes": s.get("minutes")} for k, s in subtasks.items()
         ],
         "errors": bool(crashed or any(f.get("name") == "SUBTASKCRASH" for f in flags)),
-        "report": _there(folder, name, f"{_safe(name)}_report.pdf"),
-        "html": _there(folder, name, f"{_safe(name)}_report.html"),
-        "results": _there(folder, name, "verdict.json"),
+        "report": _there(folder, f"{_safe(name)}_report.pdf", coming=bool(verdict) and not failed),
+        "html": _there(folder, f"{_safe(name)}_report.html", coming=bool(verdict) and not failed),
+        "results": _there(folder, "verdict.json"),
     }
 
 
-def _there(folder: Path, name: str, file: str) -> str | None:
-    return f"{name}/{file}" if (folder / file).is_file() else None
+def _there(folder: Path, file: str, coming: bool = False) -> str | None:
+    return f"{folder.name}/{file}" if coming or (folder / file).is_file() else None
 
 
-def _benchmarks(root: Path) -> dict[str, list[dict]]:
-    """Rows of the benchmark files by test: ``benchmarks/<rule>/<TEST>[_ccd<n>].tsv``."""
-    found: dict[str, list[dict]] = {}
-    folder = root / "benchmarks"
-    for path in sorted(folder.rglob("*.tsv")) if folder.is_dir() else []:
-        name = re.sub(r"_(ccd\d|block)$", "", path.stem)
-        tests = [
-            part
-            for part in (name, path.parent.name)
-            if (root / part).is_dir() and part not in ("logs", "benchmarks")
-        ]
-        try:
-            rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines(), delimiter="\t"))
-        except (OSError, UnicodeDecodeError, csv.Error):
-            continue
-        for row in rows[-1:]:
-            entry = {
-                "file": str(path.relative_to(root)),
-                **{k: _float(row.get(k)) for k in ("s", "max_rss", "cpu_time")},
-            }
-            found.setdefault(tests[0] if tests else "", []).append(entry)
-    return found
-
-
-def _float(text) -> float | None:
-    try:
-        value = float(text)
-    except (TypeError, ValueError):
-        return None
-    return value if is_number(value) else None
+def _peak_memory(folder: Path) -> float | None:
+    """Largest memory of a process of the test, MB, from the records of its sub-tasks."""
+    records = [_read(path) for path in folder.glob("*/*/*.json") if path.stem == path.parent.name]
+    return max((r["peak_mb"] for r in records if is_number(r.get("peak_mb"))), default=None)
 
 
 # ---- log ----------------------------------------------------------------------------------------------
