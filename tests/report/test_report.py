@@ -111,7 +111,7 @@ def test_dark_is_whole(dark):
         "No flag was raised",
         "< 0.24",
         "Hot pixels, hottest first",
-        "24 of 240 rows",
+        "12 of 240 rows",
     ):
         assert expected in text, expected
 
@@ -248,7 +248,7 @@ def test_table_of_2000_rows_is_cut_with_its_count(tmp_path):
     folder = make_test(tmp_path, "DARK01", images=False, hot=2400)
     built = build_report(folder)
     _, text = pdf_text(built.pdf)
-    assert "24 of 2400 rows are shown" in text
+    assert "12 of 2400 rows are shown" in text
     assert built.pages < 25
 
 

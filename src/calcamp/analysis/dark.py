@@ -110,19 +110,21 @@ def measure_level(
 def _clipped_rows(part, centre, cut, mask) -> tuple[np.ndarray, np.ndarray]:
     """(means of the rows within the clip, NaN where most is clipped; numbers left out)."""
     mean, number = np.full(part.shape[0], NAN), np.zeros(part.shape[0], int)
+    structured = np.ndim(centre) > 0
     for rows in bands(part.shape[0]):
-        values = part[rows] - (centre[rows] if np.ndim(centre) else centre)
+        level = centre[rows] if structured else centre
+        values = part[rows] - level
         bad = ~(np.abs(values) <= cut)
         if mask is not None:
             bad |= mask[rows]
-        values[bad] = 0
-        number[rows] = np.count_nonzero(bad, axis=1)
+        at = np.flatnonzero(bad)
+        row = at // values.shape[1]
+        values.reshape(-1)[at] = 0
+        number[rows] = np.bincount(row, minlength=len(values))
         n = part.shape[1] - number[rows]
         # the background under what is left out must not count either
-        if np.ndim(centre):
-            level = np.ascontiguousarray(centre[rows])
-            at = np.flatnonzero(bad)
-            base = row_sums(level) - np.bincount(at // level.shape[1], level.reshape(-1)[at], len(level))
+        if structured:
+            base = row_sums(level) - np.bincount(row, level[row, at % values.shape[1]], len(values))
         else:
             base = float(centre) * n
         with np.errstate(invalid="ignore", divide="ignore"):

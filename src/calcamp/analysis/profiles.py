@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from calcamp.analysis.statistics import NAN, about, clip_factors, clipped, histogram_moments
+from calcamp.analysis.sums import bands, column_sums, row_sums
 
 
 @dataclass(frozen=True)
@@ -49,31 +50,33 @@ def profiles(
     if window is None:
         window = clip_window(area, mask, sigma)
     low, high = window
-    bad = (area < low) | (area > high)
-    if mask is not None:
-        bad |= mask
-    if area.dtype.kind == "f":
-        bad |= ~np.isfinite(area)
-    origin = 0.5 * (low + high) if math.isfinite(low + high) else 0.0
-    deviation = area.astype(np.float32)
-    deviation -= np.float32(origin)
-    if bad.any():
-        deviation[bad] = 0.0
-        counts = [
-            area.shape[1] - np.count_nonzero(bad, axis=1),
-            area.shape[0] - np.count_nonzero(bad, axis=0),
-        ]
-    else:
-        counts = [np.full(area.shape[0], area.shape[1]), np.full(area.shape[1], area.shape[0])]
+    origin = np.float32(0.5 * (low + high) if math.isfinite(low + high) else 0.0)
+    rows, columns = area.shape
+    sums, squares = (np.zeros(rows), np.zeros(columns)), (np.zeros(rows), np.zeros(columns))
+    counts = (np.full(rows, columns), np.full(columns, rows))
+    for band in bands(rows):
+        values = area[band]
+        bad = ~((values >= low) & (values <= high))  # NaN too
+        if mask is not None:
+            bad |= mask[band]
+        deviation = values.astype(np.float32)
+        deviation -= origin
+        at = np.flatnonzero(bad)
+        if at.size:
+            deviation.reshape(-1)[at] = 0.0
+            counts[0][band] -= np.bincount(at // columns, minlength=len(values))
+            counts[1][...] -= np.count_nonzero(bad, axis=0)
+        sums[0][band] = row_sums(deviation)
+        sums[1][...] += column_sums(deviation)
+        deviation *= deviation
+        squares[0][band] = row_sums(deviation)
+        squares[1][...] += column_sums(deviation)
     factor = clip_factors(float(sigma))[0]
     results = []
-    # einsum reduces without temporaries of the squares.
-    sums = (deviation.sum(axis=1, dtype=np.float64), deviation.sum(axis=0, dtype=np.float64))
-    squares = (np.einsum("ij,ij->i", deviation, deviation), np.einsum("ij,ij->j", deviation, deviation))
     for n, total, square in zip(counts, sums, squares, strict=True):
         with np.errstate(divide="ignore", invalid="ignore"):
             mean = total / n
-            variance = np.maximum(square.astype(float) / n - mean**2, 0.0) * n / (n - 1)
+            variance = np.maximum(square / n - mean**2, 0.0) * n / (n - 1)
             std = np.where(n > 1, np.sqrt(variance) / factor, NAN)
             results.append(
                 Profile(np.arange(len(n)), np.where(n > 0, mean + origin, NAN), std / np.sqrt(n), std, n)

@@ -708,18 +708,20 @@ def _hk_figures(data: ReportData, table, cells: list[dict]) -> list:
         rank = _hk_pass(str(cell.get("check")))
         if rank != 0 and (name not in bounds or rank < bounds[name][0]):
             bounds[name] = (rank, cell.get("low"), cell.get("high"))
-    per_figure = 18
+    groups = _hk_groups(keys)
+    per_figure = 21
     blocks = []
-    for start in range(0, len(keys), per_figure):
-        part = keys[start : start + per_figure]
+    for start in range(0, len(groups), per_figure):
+        part = groups[start : start + per_figure]
         rows = -(-len(part) // 3)
 
         def draw(figure, part=part, rows=rows):
             _draw_hk(figure, part, rows, table, times, xlabel, bounds)
 
         caption = (
-            f"House-keeping against {xlabel}, {part[0]} to {part[-1]}: mean over each exposure with its minimum and maximum "
-            "(bar), commanded value (grey line), limits (red, dashed, where they lie near the values)."
+            f"House-keeping against {xlabel}, {part[0][0]} to {part[-1][0]}: mean over each exposure with its minimum and "
+            "maximum (bar), commanded value (grey line), limits (red, dashed, where they lie near the values). Of keys that "
+            "are there for the top (_T, blue) and the bottom (_B, orange) of a CCD or board both are in one panel."
         )
         blocks.append(
             data.figures.make(f"hk_{start // per_figure + 1}", caption, draw, height=0.45 + 1.12 * rows)
@@ -727,24 +729,40 @@ def _hk_figures(data: ReportData, table, cells: list[dict]) -> list:
     return blocks
 
 
-def _draw_hk(figure, keys, rows, table, times, xlabel, bounds) -> None:
+def _hk_groups(keys: list[str]) -> list[tuple[str, list[str]]]:
+    """(title, keys) of the panels: top and bottom of the same thing together."""
+    groups: dict[str, list[str]] = {}
+    for key in map(str, keys):
+        groups.setdefault(key[:-2] if key.endswith(("_T", "_B")) else key, []).append(key)
+    return [(name if len(found) > 1 else found[0], sorted(found)[::-1]) for name, found in groups.items()]
+
+
+def _draw_hk(figure, groups, rows, table, times, xlabel, bounds) -> None:
     height = 0.45 + 1.12 * rows
-    for k, key in enumerate(keys):
+    series = ((fig.COLOURS["blue"], fig.COLOURS["sky"], "o"), (fig.COLOURS["orange"], "#F3CF80", "s"))
+    for k, (name, keys) in enumerate(groups):
         row, column = divmod(k, 3)
         bottom = 1 - (0.18 + (row + 1) * 1.12 - 0.12) / height
         rect = (0.065 + column * 0.325, bottom, 0.265, 0.82 / height)
-        ax = fig.panel(figure, rect, x=k + 3 >= len(keys), y=True)
-        part = table.select(key=key)
-        x = fig.abscissa(part["obsid"], times)
-        mean, low, high = part.floats("mean"), part.floats("min"), part.floats("max")
-        fig.bars(ax, x, low, high, fig.COLOURS["sky"], 1.4)
-        fig.points(ax, x, mean, marker="o")
-        commanded = part.floats("commanded")
-        if np.isfinite(commanded).any():
-            ax.plot(x, commanded, color="#888888", linewidth=0.8, zorder=0)
-        _hk_limits(ax, np.concatenate([mean, low, high, commanded]), bounds.get(str(key)))
-        fig.panel_title(ax, str(key), fontsize=6.5, parse_math=False)
-        if not np.isfinite(mean).any():
+        ax = fig.panel(figure, rect, x=k + 3 >= len(groups), y=True)
+        values, limits = [], None
+        for key, (colour, pale, marker) in zip(keys, series, strict=False):
+            part = table.select(key=key)
+            x = fig.abscissa(part["obsid"], times)
+            if len(keys) > 1 and len(x):  # side by side, so that no bar hides the other
+                x = x + (0.006 if colour != series[0][0] else -0.006) * max(np.ptp(x), 1e-9)
+            mean, low, high = part.floats("mean"), part.floats("min"), part.floats("max")
+            fig.bars(ax, x, low, high, pale, 1.4)
+            fig.points(ax, x, mean, colour=colour, marker=marker)
+            commanded = part.floats("commanded")
+            if np.isfinite(commanded).any():
+                ax.plot(x, commanded, color="#888888", linewidth=0.8, zorder=0)
+            values += [mean, low, high, commanded]
+            limits = limits or bounds.get(key)
+        values = np.concatenate(values)
+        _hk_limits(ax, values, limits)
+        fig.panel_title(ax, name, fontsize=6.5, parse_math=False)
+        if not np.isfinite(values).any():
             ax.text(
                 0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center", color="#888888"
             )

@@ -286,7 +286,7 @@ def hot_pixels(data: ReportData) -> list:
     if rate is not None:
         table = table.where(np.argsort(-np.nan_to_num(table.floats(rate)), kind="stable"))
     blocks.append(
-        plain_table(table, caption="Hot pixels, hottest first (image area, canonical position)", limit=24)
+        plain_table(table, caption="Hot pixels, hottest first (image area, canonical position)", limit=12)
     )
     return [*blocks, *hot_columns(data)]
 

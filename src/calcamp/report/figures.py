@@ -148,7 +148,7 @@ class FigureBook:
         image = Image.fromarray(pixels).quantize(
             128, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
         )
-        self._write(image.convert("RGB"), name, compress_level=6)
+        self._write(image.convert("RGB"), name, compress_level=3)
 
     def _write(self, image, name: str, compress_level: int) -> None:
         folder = self.folder / "figures"
@@ -414,7 +414,7 @@ def points(ax, x, y, error=None, colour=COLOURS["blue"], marker="o", line: bool 
     ax.add_line(Line2D(x, y, color=colour, marker=marker, linewidth=0.7 if line else 0, markeredgewidth=0))
     if error is not None and np.isfinite(error).any():
         bars(ax, x, y - error, y + error, colour, 0.7)
-    ax.autoscale_view()
+    ax.autoscale(None)  # asked for, done once when the limits are needed
 
 
 def bars(ax, x, low, high, colour, width: float) -> None:
