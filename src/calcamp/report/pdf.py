@@ -143,6 +143,7 @@ def main() -> int:
         else:
             pages = write(document, Path(job["target"]), job["variant"])
             sys.stdout.write(json.dumps({"pages": pages}))
+    gc.freeze()  # nor at the end
     return 0
 
 

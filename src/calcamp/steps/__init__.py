@@ -1,6 +1,8 @@
 """What the rules run: one process per sub-task, test and CCD."""
 
+import atexit
 import ctypes
+import gc
 import os
 
 # Frames are made and given back in large pieces: looking for huge pages costs more time than they save.
@@ -25,3 +27,5 @@ def _keep_memory() -> None:
 
 
 _keep_memory()
+# A process that ends need not look for cycles in all that it has: that takes as long as a fifth of its imports.
+atexit.register(gc.freeze)
