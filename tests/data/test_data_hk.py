@@ -49,6 +49,19 @@ def test_summary(tmp_path):
     assert summary == pytest.approx((statistics.mean(numbers), statistics.pstdev(numbers), 1.0, 8.0, 4))
 
 
+def test_wanted_keys_are_read_as_in_the_whole_file(tmp_path):
+    path = write(tmp_path, CCD1_TEMP_T=[1.0, math.nan, 4.0, 2.5, 8.0])
+    whole, part = read_hk(path), read_hk(path, only=("CCD1_TEMP_T", "CCD2_OD_B", "no_such_key"))
+    assert set(part.values) == {"CCD1_TEMP_T", "CCD2_OD_B"}
+    assert part.times == whole.times
+    assert part.summary() == whole.summary(part.values)
+    old = tmp_path / "HK_20-03-19_ROE1_01.txt"
+    old.write_text("HK_timestamp\tHK_OD_Top_CCD1\tHK_IDH\n07:10:40\t1\t5\n07:10:41\tbroken\t6\n")
+    house = read_hk(old, only=["CCD1_OD_T"])
+    assert house.values["CCD1_OD_T"][0] == 1.0
+    assert math.isnan(house.values["CCD1_OD_T"][1])
+
+
 def test_all_nan_missing_key_and_no_reading_are_not_measured(tmp_path):
     house = read_hk(write(tmp_path, CCD1_TEMP_T=[math.nan] * 5))
     for key in ("CCD1_TEMP_T", "no_such_key"):

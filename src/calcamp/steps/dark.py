@@ -59,7 +59,7 @@ def meta(ctx: runner.Context) -> None:
 
     results = {quadrant: analyse(quadrant) for quadrant in used}
     ctx.current = None
-    temperature = _temperature(ctx, frames)
+    temperature = ctx.temperature(frames)
     _write_dark(ctx, results, used, gains, temperature, bias is not None)
     _write_exposures(ctx, results, used, gains)
     _write_hot(ctx, results, used, gains)
@@ -150,23 +150,6 @@ def _bias_error(ctx: runner.Context, bias, quadrant: str):
         ctx.flag("BADDATAPROD", f"{bias.name} has no error plane: its error is taken as 0", quadrant=quadrant)
         return np.zeros(ctx.detector.quadrant_shape, np.float32)
     return quadrant_view(bias.error, quadrant, ctx.detector)
-
-
-def _temperature(ctx: runner.Context, frames) -> tuple[float, float]:
-    """Mean temperature of the CCD over the exposures and half the range, K; NaN without house-keeping."""
-    from calcamp.data.hk import read_hk
-
-    values = []
-    for exposure in frames:
-        if exposure.hk:
-            keys = (f"CCD{ctx.ccd}_TEMP_T", f"CCD{ctx.ccd}_TEMP_B")
-            summary = read_hk(exposure.folder / exposure.hk).summary(keys)
-            values += [
-                summary[k].mean + 273.15 for k in keys if k in summary and math.isfinite(summary[k].mean)
-            ]
-    if not values:
-        return math.nan, math.nan
-    return sum(values) / len(values), 0.5 * (max(values) - min(values))
 
 
 def _table(rows: list[dict], names: str) -> dict[str, list]:

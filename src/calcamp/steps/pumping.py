@@ -643,7 +643,7 @@ def meta(ctx: runner.Context) -> None:
     from calcamp.analysis.pumping import model_error
 
     clocking, register = clocking_of(ctx), register_of(ctx)
-    temperature = _temperature(ctx)
+    temperature = ctx.temperature(ctx.exposures)
     search = {r["quadrant"]: r for r in ctx.rows("basic", "search")}
     table = ctx.rows("basic", "dipoles")
     efficiency = ctx.rows("basic", "efficiency")
@@ -939,25 +939,6 @@ def _efficiency_at(rows, quadrant, tau):
     values = [r["efficiency"] for r in own]
     known = np.nan_to_num(np.log(np.maximum(tau, 1e-3)), nan=centres[0])
     return np.interp(known, centres, values)
-
-
-def _temperature(ctx) -> tuple[float, float]:
-    """Mean temperature of the CCD over the exposures and half the range, K; NaN without house-keeping."""
-    from calcamp.data.hk import read_hk
-
-    values = []
-    for exposure in ctx.exposures:
-        if exposure.hk:
-            try:
-                summary = read_hk(exposure.folder / exposure.hk).summary()
-            except (OSError, ValueError):
-                continue
-            for key in (f"CCD{ctx.ccd}_TEMP_T", f"CCD{ctx.ccd}_TEMP_B"):
-                if key in summary and math.isfinite(summary[key].mean):
-                    values.append(summary[key].mean + 273.15)
-    if not values:
-        return math.nan, math.nan
-    return sum(values) / len(values), 0.5 * (max(values) - min(values))
 
 
 def _write_traps(ctx, traps, register, temperature, relative) -> None:

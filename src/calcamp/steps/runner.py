@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import errno
 import json
+import math
 import os
 import shutil
 import sys
@@ -25,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from calcamp.data.files import read_json, sha256, write_json
+from calcamp.data.files import InputError, read_json, sha256, write_json
 from calcamp.detector.geometry import QUADRANTS, Detector
 from calcamp.steps import orphan
 
@@ -231,6 +232,22 @@ class Context:
             if len(found) == len(QUADRANTS):
                 return {q: (gain, err, False) for q, (gain, err) in found.items()}
         return dict.fromkeys(QUADRANTS, (self.detector.nominal_gain, None, True))
+
+    def temperature(self, exposures: Iterable[Exposure]) -> tuple[float, float]:
+        """Mean temperature of this CCD over exposures and half the range, K; NaN without house-keeping."""
+        from calcamp.data.hk import read_hk
+
+        values, keys = [], (f"CCD{self.ccd}_TEMP_T", f"CCD{self.ccd}_TEMP_B")
+        for exposure in exposures:
+            if exposure.hk:
+                try:
+                    found = read_hk(exposure.folder / exposure.hk, only=keys).summary(keys)
+                except InputError:  # missing or damaged: sub-task hk says so
+                    continue
+                values += [s.mean + 273.15 for s in found.values() if math.isfinite(s.mean)]
+        if not values:
+            return math.nan, math.nan
+        return sum(values) / len(values), 0.5 * (max(values) - min(values))
 
     def prepared(
         self,
