@@ -277,3 +277,38 @@ def test_unknown_family_shows_its_tables(tmp_path):
     text = build_report(folder, pdf=False).html.read_text()
     assert "Novelty" in text
     assert "1.250 ± 0.010" in text
+
+
+def test_columns_without_a_fault_are_one_row():
+    from calcamp.report.common import compliance_blocks
+
+    cells = [
+        {
+            "check": "injection",
+            "ccd": ccd,
+            "column": column,
+            "quadrant": quadrant,
+            "value": 100.0 + column + (5 if quadrant == "H" else 0),
+            "low": 90.0,
+            "high": 200.0,
+            "ok": None if (ccd, column) == (2, 7) else (ccd, column, quadrant) != (2, 3, "E"),
+            "obsids": [1],
+        }
+        for ccd in (1, 2)
+        for column in range(1, 31)
+        for quadrant in "EFGH"
+    ]
+    (table,) = compliance_blocks(cells)
+    rows = [[cell.text for cell in row] for row in table.rows]
+    assert [row[:2] for row in rows] == [
+        ["CCD1", "30 columns"],
+        ["CCD2", "28 columns"],
+        ["CCD2", "col003"],
+        ["CCD2", "col007"],
+    ]
+    assert rows[0][2:] == ["101", "101", "101", "106"]  # nearest to the lower limit
+    assert [cell.state for cell in table.rows[2][2:]] == ["fail", "pass", "pass", "pass"]
+    assert {cell.state for cell in table.rows[3][2:]} == {"none"}
+    assert "235 of 240 within limits, 1 outside, 4 not measured" in table.caption
+    (short,) = compliance_blocks(cells[: 4 * 20])
+    assert len(short.rows) == 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
 import numpy as np
@@ -894,6 +895,9 @@ def _compliance_table(check: str, cells: list[dict]) -> TableBlock:
     rows: dict[tuple, dict] = defaultdict(dict)
     for cell in cells:
         rows[tuple(_key(cell.get(k)) for k in others)][_key(cell.get(pivot)) if pivot else None] = cell
+    if len(rows) > _MANY_ROWS and "column" in others:
+        rows = _join_columns(rows, others.index("column"))
+        caption += "; columns without a fault are joined, with the value nearest to its limit"
     body = [
         [Cell(_key_text(k, v)) for k, v in zip(others, names, strict=True)]
         + [_compliance_cell(found[v], common) if v in found else Cell("", "") for v in values]
@@ -901,6 +905,45 @@ def _compliance_table(check: str, cells: list[dict]) -> TableBlock:
     ]
     header = [title(k) for k in others] + ([_key_text(pivot, v) for v in values] if pivot else ["Value"])
     return TableBlock(header, body, caption, len(rows) - len(body), "verdict.json")
+
+
+#: Rows of a compliance table above which the columns of a test are joined.
+_MANY_ROWS = 36
+
+
+def _join_columns(rows: dict[tuple, dict], place: int) -> dict[tuple, dict]:
+    """Rows of columns that pass in all their cells as one row, with the cell nearest to its limit of each.
+
+    `place` is that of the column among the keys of a row. Rows with a cell that fails or was not measured stay.
+    """
+    good: dict[tuple, list[dict]] = defaultdict(list)
+    keys = {}
+    for names, found in rows.items():
+        if all(state_of(cell.get("ok")) == "pass" for cell in found.values()):
+            keys[names] = names[:place] + names[place + 1 :]
+            good[keys[names]].append(found)
+    joined: dict[tuple, dict] = {}
+    for names, found in rows.items():
+        members = good[keys[names]] if names in keys else []
+        if len(members) < 2:
+            joined[names] = found
+        elif found is members[0]:
+            label = (*names[:place], f"{len(members)} columns", *names[place + 1 :])
+            pivots = dict.fromkeys(v for member in members for v in member)
+            joined[label] = {
+                v: min((member[v] for member in members if v in member), key=_margin) for v in pivots
+            }
+    return joined
+
+
+def _margin(cell: dict) -> float:
+    """Distance of a value from its nearest limit, in units of the width between the limits where there are two."""
+    value = cell.get("worst") if is_number(cell.get("worst")) else cell.get("value")
+    bounds = [cell.get(k) for k in ("low", "high") if is_number(cell.get(k))]
+    if not is_number(value) or not bounds:
+        return math.inf
+    width = abs(bounds[-1] - bounds[0]) or 1.0
+    return min(abs(value - bound) for bound in bounds) / width
 
 
 def _key(value):
