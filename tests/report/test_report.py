@@ -312,3 +312,19 @@ def test_columns_without_a_fault_are_one_row():
     assert "235 of 240 within limits, 1 outside, 4 not measured" in table.caption
     (short,) = compliance_blocks(cells[: 4 * 20])
     assert len(short.rows) == 20
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (1.2, 0.013, "1.200 ± 0.013"),
+        (3.4999769, 6.78e-6, "3.4999769 ± 0.0000068"),
+        (1.2e-6, 3.4e-7, "(1.20 ± 0.34)·10⁻⁶"),
+        (2.5e7, 1.2e5, "(2.500 ± 0.012)·10⁷"),
+        (152.0, 12.0, "152 ± 12"),
+    ],
+)
+def test_values_are_printed_with_two_digits_of_their_error(value, error, text):
+    from calcamp.report.base import with_error
+
+    assert with_error(value, error) == text

@@ -56,9 +56,12 @@ class Cell:
 
     @property
     def characters(self) -> float:
-        """Width of the widest line, in characters of the table's type."""
+        """Width of the widest line, in characters of the table's type; capitals and bold print are wider."""
         small = 0.77 * max(len(self.low), len(self.high))
-        return max(len(self.text) + small, 0.77 * (5 * min(len(self.obsids), 4) + 4 * (len(self.obsids) > 4)))
+        text = (len(self.text) + 0.12 * sum(map(str.isupper, self.text))) * (
+            1.13 if self.state == "fail" else 1
+        )
+        return max(text + small, 0.77 * (5 * min(len(self.obsids), 4) + 4 * (len(self.obsids) > 4)))
 
 
 @dataclass
@@ -370,8 +373,8 @@ def with_error(value, error, limit: bool | str = False) -> str:
     if not is_number(error) or error <= 0:
         return number(value)
     decimals = max(0, 1 - math.floor(math.log10(error)))
-    if decimals > 6 or max(abs(value), error) >= 1e6:
-        scale = math.floor(math.log10(max(abs(value), error)))
+    scale = math.floor(math.log10(max(abs(value), error)))
+    if scale >= 6 or (decimals > 6 and scale < -1):
         places = max(0, scale - math.floor(math.log10(error)) + 1)
         return f"({value / 10**scale:.{places}f} ± {error / 10**scale:.{places}f}){_exponent(scale)}"
     return f"{value:.{decimals}f} ± {error:.{decimals}f}"
