@@ -13,6 +13,7 @@ from calcamp.config.lookup import load_clocks
 from calcamp.detector.geometry import QUADRANTS, half_of
 from calcamp.simulate.plugins import pumping as physics
 from calcamp.steps import pumping as steps
+from calcamp.steps import runner
 
 CLOCKS = load_clocks("default").table("serial")
 TIMES, CYCLES, GAIN, LEVEL = (0.0, 4.75, 14.3, 28.6), 5000, 3.5, 44000.0
@@ -60,6 +61,8 @@ def draw(rng, number, apart=6):
 
 class Context(SimpleNamespace):
     """What the steps ask of their context, without files."""
+
+    temperature = runner.Context.temperature
 
     def rows(self, subtask, subject, ccd=None):
         return self.known.get(subject, [])
