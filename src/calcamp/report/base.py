@@ -116,6 +116,7 @@ class Facts:
 
     pairs: list[tuple[str, str]]
     caption: str = ""
+    columns: int = 1
     kind = "facts"
 
 
