@@ -239,6 +239,10 @@ class ReportData:
         found = self._tables[subject]
         return found if isinstance(found, Table) and len(found) else None
 
+    def has_table(self, subject: str) -> bool:
+        """Whether a table is there, without reading it."""
+        return (self.folder / "tables" / f"{subject}.ecsv").is_file()
+
     def why_no_table(self, subject: str) -> str:
         self.table(subject)
         found = self._tables[subject]

@@ -296,21 +296,22 @@ def _envelope(x: np.ndarray, y: np.ndarray, bins: int = 220):
 # ---- profiles ---------------------------------------------------------------------------------------------
 def profiles(data: ReportData, subject: str = "profiles", what: str = "offset") -> list:
     """Mean profiles along both axes, by CCD and quadrant."""
-    table = data.table(subject)
-    if table is None:
+    if not data.has_table(subject):
         return data.missing(subject)
     blocks = []
     for axis, text in (
         ("column", "across columns (serial direction)"),
         ("row", "across rows (parallel direction)"),
     ):
-        part = table.select(axis=axis)
         caption = (
             f"Profile of the {what} {text}: mean over the other direction, canonical pixel (0 is read first)."
         )
 
-        def draw(figure, part=part, axis=axis):
-            draw_profiles(figure, part, axis)
+        def draw(figure, axis=axis):
+            table = data.table(subject)  # the longest of all: read when the page is being laid out already
+            if table is None:
+                raise fig.NoData(data.why_no_table(subject))
+            draw_profiles(figure, table.select(axis=axis), axis)
 
         blocks.append(data.figures.make(f"{data.family or 'test'}_profile_{axis}", caption, draw, height=2.4))
     return blocks
