@@ -60,7 +60,6 @@ onsuccess:
     for thread in threading.enumerate():
         if isinstance(thread, threading.Timer):
             thread.cancel()
-    gc.freeze()
 
 
 onerror:

@@ -328,3 +328,15 @@ def test_values_are_printed_with_two_digits_of_their_error(value, error, text):
     from calcamp.report.base import with_error
 
     assert with_error(value, error) == text
+
+
+def test_top_and_bottom_share_a_panel_and_nothing_else_does():
+    from calcamp.report.common import _hk_groups
+
+    keys = ["CCD1_OD_B", "CCD1_OD_T", "CCD1_OD", "FPGA_VCC", "RPSU_TEMP_T"]
+    assert _hk_groups(keys) == [
+        ("CCD1_OD", ["CCD1_OD_T", "CCD1_OD_B"]),
+        ("CCD1_OD", ["CCD1_OD"]),
+        ("FPGA_VCC", ["FPGA_VCC"]),
+        ("RPSU_TEMP_T", ["RPSU_TEMP_T"]),
+    ]

@@ -77,6 +77,15 @@ def snakemake(
     )
 
 
+def simulate_and_run(session: Path, *options) -> None:
+    """Simulate the data of `session` (with `options` of calcamp simulate), then run it to the end."""
+    folder = session.parent
+    done = calcamp("simulate", session, "--into", "data", *options, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    run = snakemake("-c2", cwd=folder)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
 def cpu_of_children() -> float:
     """CPU seconds of all processes started and ended so far: a busy machine lengthens them far less than the wall."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tests.workflow.conftest import calcamp, make_workspace, snakemake, verdict
+from tests.workflow.conftest import calcamp, make_workspace, simulate_and_run, snakemake, verdict
 
 from calcamp.config.lookup import load_detector
 from calcamp.data.products import load_mask
@@ -35,10 +35,7 @@ def masked(tmp_path_factory):
     session = make_workspace(folder, SESSION)
     defects = ("response.clusters=2", "response.partial_columns=1", "response.over=2")
     settings = [word for item in defects for word in ("--set", item)]
-    done = calcamp("simulate", session, "--into", "data", "--seed", 5, *settings, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    run = snakemake("-c2", cwd=folder)
-    assert run.returncode == 0, run.stdout + run.stderr
+    simulate_and_run(session, "--seed", 5, *settings)
     return folder
 
 

@@ -8,7 +8,15 @@ import shutil
 import numpy as np
 import pytest
 from tests.support import assert_pulls
-from tests.workflow.conftest import ROOT, SESSION, calcamp, make_workspace, snakemake, verdict
+from tests.workflow.conftest import (
+    ROOT,
+    SESSION,
+    calcamp,
+    make_workspace,
+    simulate_and_run,
+    snakemake,
+    verdict,
+)
 
 from calcamp.config.lookup import load_block, load_chamber, load_detector
 from calcamp.data.products import load_flat, load_gain, product_name, write_mask
@@ -35,10 +43,7 @@ def flats(tmp_path_factory):
     name = block_mask(folder)
     session = make_workspace(folder, SESSION.split("tests:")[0] + TESTS.format(mask=name))
     faults = ("--fault", "missing_frame:1003", "--fault", "lamp_off:1009")
-    done = calcamp("simulate", session, "--into", "data", "--seed", 5, *FAST, *faults, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    run = snakemake("-c2", cwd=folder)
-    assert run.returncode == 0, run.stdout + run.stderr
+    simulate_and_run(session, "--seed", 5, *FAST, *faults)
     return folder
 
 
@@ -181,12 +186,7 @@ def test_every_kind_of_test_runs(test, tmp_path):
     """Raw frames to PDF at mini size; FLAT02 writes its individual flats too."""
     options = "{do: all, options: {indivflats: {write: true}}}" if test.startswith("FLAT02") else "{do: all}"
     session = make_workspace(tmp_path, SESSION.split("tests:")[0] + f"tests:\n  {test}: {options}\n")
-    done = calcamp(
-        "simulate", session, "--into", "data", "--seed", 9, "--set", "flat.steps=1", "--jobs", 2, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    run = snakemake("-c2", cwd=tmp_path)
-    assert run.returncode == 0, run.stdout + run.stderr
+    simulate_and_run(session, "--seed", 9, "--set", "flat.steps=1", "--jobs", 2)
     wanted, figures, note = KINDS[test]
     found = verdict(tmp_path, test)
     assert (found["status"], found["verdict"]) == ("complete", wanted), found["flags"]
@@ -212,10 +212,7 @@ def test_non_linearity_and_flats_with_faults(tmp_path):
     faults = "missing_frame:1020 lamp_off:1046 missing_fits:1060:2 missing_frame:1091 lamp_off:1095 truncated:1098:3"
     options = [x for fault in faults.split() for x in ("--fault", fault)]
     options += ["--set", "flat.steps=1", "--set", "flat.shutter_jitter=1e-3", "--jobs", 2]
-    done = calcamp("simulate", session, "--into", "data", "--seed", 25, *options, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    run = snakemake("-c2", cwd=tmp_path)
-    assert run.returncode == 0, run.stdout + run.stderr
+    simulate_and_run(session, "--seed", 25, *options)
     channels = truth(tmp_path)
     for test, dark in (("NL01", 1046), ("FLAT_STB", 1095)):
         found = verdict(tmp_path, test)
@@ -248,10 +245,7 @@ def test_masks_change_data_quality_and_robust_statistics_only(tmp_path):
     plain = SESSION.split("tests:")[0] + "tests:\n" + "".join(f"  {n}: {{do: all}}\n" for n in names)
     session = make_workspace(tmp_path, plain)
     made = ("--seed", 12, "--set", "flat.steps=1", "--jobs", 2)
-    done = calcamp("simulate", session, "--into", "data", *made, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    run = snakemake("-c2", cwd=tmp_path)
-    assert run.returncode == 0, run.stdout + run.stderr
+    simulate_and_run(session, *made)
     subjects = {
         "FLAT_STB": {"prnu": ("prnu",), "flat_frames": ("signal",)},
         "PTC02_730": {"ptc": ("gain", "a00", "a01"), "ptc_pairs": ("variance",)},
@@ -290,10 +284,7 @@ def test_saturated_levels_of_flats(tmp_path):
     tests = "tests:\n  FLATFLUX00_730: {do: all}\n  FLAT_STB: {do: all}\n"
     session = make_workspace(tmp_path, SESSION.split("tests:")[0] + tests)
     made = ("--seed", 5, "--set", "flat.steps=1", "--set", "gain.gain=1.0", "--jobs", 2)
-    done = calcamp("simulate", session, "--into", "data", *made, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    run = snakemake("-c2", cwd=tmp_path)
-    assert run.returncode == 0, run.stdout + run.stderr
+    simulate_and_run(session, *made)
     found = verdict(tmp_path, "FLATFLUX00_730")
     assert "SATURATION" in {f["name"] for f in found["flags"]}
     times = [h["value"] for h in found["headline"] if h["quantity"] == "saturation_time"]
@@ -312,10 +303,7 @@ def test_flat_functional_test(tmp_path):
     """MOT_FF alone: its frames are those of the short PTC01; coefficients, converter and edge, to the PDF."""
     session = make_workspace(tmp_path, SESSION.split("tests:")[0] + "tests:\n  MOT_FF: {do: all}\n")
     made = ("--seed", 14, "--set", "flat.steps=8", "--set", "nonlinearity.scale=0", "--jobs", 2)
-    done = calcamp("simulate", session, "--into", "data", *made, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    run = snakemake("-c2", cwd=tmp_path)
-    assert run.returncode == 0, run.stdout + run.stderr
+    simulate_and_run(session, *made)
     found = verdict(tmp_path, "MOT_FF")
     assert (found["status"], found["verdict"]) == ("complete", "pass"), found["flags"]
     assert found["frames"] == {"declared": 10, "found": 10, "used": 10}
@@ -349,11 +337,7 @@ def test_non_linearity_end_to_end(tmp_path):
     session = make_workspace(
         tmp_path, SESSION.split("tests:")[0] + "tests:\n  NL02: {do: all}\n  PTC02_730: {do: all}\n"
     )
-    done = calcamp(
-        "simulate", session, "--into", "data", "--seed", 6, "--set", "flat.steps=4", "--jobs", 2, cwd=tmp_path
-    )
-    assert done.returncode == 0, done.stderr
-    assert snakemake("-c2", cwd=tmp_path).returncode == 0
+    simulate_and_run(session, "--seed", 6, "--set", "flat.steps=4", "--jobs", 2)
     channels = truth(tmp_path)
     shutter = rows(tmp_path, "NL02", "shutter")[0]
     assert abs(shutter["t0"] - channels[1, "E"]["params"]["flat"]["t0"]) < max(2e-3, 4 * shutter["t0_err"])
@@ -392,9 +376,7 @@ def test_brighter_fatter_reads_the_rows_of_its_surrogate(tmp_path):
     session = make_workspace(tmp_path, text)
     fast = ("--set", "flat.steps=8", "--set", "nonlinearity.scale=0", "--jobs", 2)
     fast += ("--fault", "missing_frame:1003", "--fault", "lamp_off:1009")
-    done = calcamp("simulate", session, "--into", "data", "--seed", 8, *fast, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert snakemake("-c2", cwd=tmp_path).returncode == 0
+    simulate_and_run(session, "--seed", 8, *fast)
     found = verdict(tmp_path, "BF01_730")
     assert "MISSDATA" in {f["name"] for f in found["flags"]}
     assert any(e["obsid"] == 1009 and "lamp off" in e["cause"] for e in found["excluded"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.workflow.conftest import SESSION, calcamp, make_workspace, snakemake, verdict
+from tests.workflow.conftest import SESSION, make_workspace, simulate_and_run, verdict
 
 from calcamp.simulate.plugins.injection import characteristics
 
@@ -16,10 +16,7 @@ pytestmark = pytest.mark.full  # minutes of sessions: make test keeps to the fou
 def injected(tmp_path_factory):
     folder = tmp_path_factory.mktemp("injection")
     session = make_workspace(folder, SESSION.split("tests:")[0] + "tests:\n  CHINJ02: {do: all}\n")
-    done = calcamp("simulate", session, "--into", "data", "--seed", 5, cwd=folder)
-    assert done.returncode == 0, done.stderr
-    done = snakemake("-c2", cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
+    simulate_and_run(session, "--seed", 5)
     return folder
 
 

@@ -33,7 +33,6 @@ DEFAULTS = {
     "use_flat": True,
     "cosmics": False,
 }
-_ROWS_AT_A_TIME = 128  # a block stays in the processor's cache through all operations
 
 
 class PrepareError(ValueError):
@@ -83,7 +82,7 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class OnDemand:
-    """A canonical quadrant above its offset, made from the raw pixels where it is looked at.
+    """A canonical quadrant above offset and bias, over the flat, made from the raw pixels where it is looked at.
 
     For stacks: ten frames as raw pixels take half the memory, and memory used for the first time is dear.
     """
@@ -91,6 +90,7 @@ class OnDemand:
     raw: np.ndarray = field(metadata=about("ADU", "uint16, canonical view"))
     offset: np.ndarray = field(metadata=about("ADU", "float32, one per row"))
     bias: np.ndarray | None = field(default=None, metadata=about("ADU", "float32, canonical view"))
+    flat: np.ndarray | None = field(default=None, metadata=about("1", "float32, canonical view"))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -98,8 +98,8 @@ class OnDemand:
 
     def window(self, rows: slice, columns: slice) -> OnDemand:
         """The same of an area."""
-        bias = None if self.bias is None else self.bias[rows, columns]
-        return OnDemand(self.raw[rows, columns], self.offset[rows], bias)
+        bias, flat = (None if p is None else p[rows, columns] for p in (self.bias, self.flat))
+        return OnDemand(self.raw[rows, columns], self.offset[rows], bias, flat)
 
     def __getitem__(self, key) -> np.ndarray:
         """float32 pixels of rows, of (rows, columns), or at index arrays (row, column)."""
@@ -109,6 +109,8 @@ class OnDemand:
         pixels -= offset[:, None] if isinstance(rows, slice) else offset
         if self.bias is not None:
             pixels -= self.bias[rows, columns]
+        if self.flat is not None:
+            pixels /= self.flat[rows, columns]
         return pixels
 
     def into(self, out: np.ndarray) -> np.ndarray:
@@ -119,6 +121,8 @@ class OnDemand:
             part -= self.offset[rows, None]
             if self.bias is not None:
                 part -= self.bias[rows]
+            if self.flat is not None:
+                part /= self.flat[rows]
         return out
 
 
@@ -419,7 +423,7 @@ def prepare(
     quadrants : sequence of str, optional
         Those wanted; the others are left as they are in memory and cannot be asked for.
     on_demand : bool
-        Data are `OnDemand` where that is possible: no flat, all rows read. `raw` must stay as it is.
+        Data are `OnDemand` where that is possible: all rows read. `raw` must stay as it is.
 
     Returns
     -------
@@ -444,7 +448,7 @@ def prepare(
     _agree(calibration.bias, chosen)
 
     all_rows = calibration.window == (0, detector.rows)
-    on_demand = on_demand and all_rows and calibration.flat is None
+    on_demand = on_demand and all_rows
     frame = np.empty(detector.ccd_shape, np.float32) if out is None and not on_demand else out
     if not on_demand and (frame.shape != detector.ccd_shape or frame.dtype != np.float32):
         raise PrepareError(
@@ -466,15 +470,16 @@ def prepare(
         )
         level = saturation.get(quadrant) if isinstance(saturation, Mapping) else saturation
         level = detector.full_scale if level is None else level
-        if on_demand:
-            data[quadrant] = OnDemand(
-                quadrant_view(raw, quadrant, detector),
-                _taken_off(offsets[quadrant]),
-                calibration.bias and quadrant_view(calibration.bias.data, quadrant, detector),
+        products = (
+            p and quadrant_view(p.data, quadrant, detector) for p in (calibration.bias, calibration.flat)
+        )
+        data[quadrant] = OnDemand(
+            quadrant_view(raw, quadrant, detector), _taken_off(offsets[quadrant]), *products
+        )
+        if not on_demand:
+            data[quadrant] = _filled(
+                quadrant_view(frame, quadrant, detector), data[quadrant], calibration.window
             )
-        else:
-            data[quadrant] = quadrant_view(frame, quadrant, detector)
-            _subtract(raw, frame, quadrant, detector, calibration, offsets[quadrant])
         flags = _lost_saturated(raw, quadrant, detector, calibration.window, level)
         found[quadrant], lost[quadrant], saturated[quadrant] = _flag(
             flags, offsets[quadrant], calibration.window, grow, detector.quadrant_shape
@@ -535,24 +540,13 @@ def _stored_rows(quadrant: str, detector: Detector, window: tuple[int, int]) -> 
     return (detector.rows - last, detector.rows - first) if flips(quadrant)[0] else (first, last)
 
 
-def _subtract(raw, frame, quadrant, detector, calibration, offsets: Offsets) -> None:
-    """Write data above offset, bias and flat into `frame`, in stored orientation, a block of rows at a time."""
-    rows, columns = detector.quadrant_slices(quadrant)
-    start, stop = _stored_rows(quadrant, detector, calibration.window)
-    source, target = raw[rows, columns], frame[rows, columns]
-    target[:start] = 0.0
-    target[stop:] = 0.0
-    subtrahend = _taken_off(offsets)[:: -1 if flips(quadrant)[0] else 1, None]
-    bias, flat = (None if p is None else p.data[rows, columns] for p in (calibration.bias, calibration.flat))
-    for row in range(start, stop, _ROWS_AT_A_TIME):
-        part = slice(row, min(row + _ROWS_AT_A_TIME, stop))
-        block, out = source[part], target[part]
-        np.copyto(out, block)  # cast and subtraction apart: faster than one mixed operation
-        out -= subtrahend[part]
-        if bias is not None:
-            out -= bias[part]
-        if flat is not None:
-            out /= flat[part]
+def _filled(out: np.ndarray, pixels: OnDemand, window: tuple[int, int]) -> np.ndarray:
+    """`out` with the pixels of the rows read, and 0 in the others."""
+    first, last = window
+    out[:first] = 0.0
+    out[last:] = 0.0
+    pixels.window(slice(first, last), slice(None)).into(out[first:last])
+    return out
 
 
 def _lost_saturated(raw, quadrant, detector, window, level: float):

@@ -734,24 +734,31 @@ def _hk_groups(keys: list[str]) -> list[tuple[str, list[str]]]:
     """(title, keys) of the panels: top and bottom of the same thing together."""
     groups: dict[str, list[str]] = {}
     for key in map(str, keys):
-        groups.setdefault(key[:-2] if key.endswith(("_T", "_B")) else key, []).append(key)
-    return [(name if len(found) > 1 else found[0], sorted(found)[::-1]) for name, found in groups.items()]
+        # a key of the name without an ending is another thing
+        groups.setdefault(f"{key[:-2]}_" if key.endswith(("_T", "_B")) else key, []).append(key)
+    return [
+        (found[0] if len(found) == 1 else found[0][:-2], sorted(found)[::-1]) for found in groups.values()
+    ]
 
 
 def _draw_hk(figure, groups, rows, table, times, xlabel, bounds) -> None:
     height = 0.45 + 1.12 * rows
-    series = ((fig.COLOURS["blue"], fig.COLOURS["sky"], "o"), (fig.COLOURS["orange"], "#F3CF80", "s"))
+    # side by side, so that no bar hides the other
+    series = (
+        (-0.006, fig.COLOURS["blue"], fig.COLOURS["sky"], "o"),
+        (0.006, fig.COLOURS["orange"], "#F3CF80", "s"),
+    )
     for k, (name, keys) in enumerate(groups):
         row, column = divmod(k, 3)
         bottom = 1 - (0.18 + (row + 1) * 1.12 - 0.12) / height
         rect = (0.065 + column * 0.325, bottom, 0.265, 0.82 / height)
         ax = fig.panel(figure, rect, x=k + 3 >= len(groups), y=True)
-        values, limits = [], None
-        for key, (colour, pale, marker) in zip(keys, series, strict=False):
+        values, limits = [], set()
+        for key, (shift, colour, pale, marker) in zip(keys, series, strict=False):
             part = table.select(key=key)
             x = fig.abscissa(part["obsid"], times)
-            if len(keys) > 1 and len(x):  # side by side, so that no bar hides the other
-                x = x + (0.006 if colour != series[0][0] else -0.006) * max(np.ptp(x), 1e-9)
+            if len(keys) > 1 and len(x):
+                x = x + shift * max(np.ptp(x), 1e-9)
             mean, low, high = part.floats("mean"), part.floats("min"), part.floats("max")
             fig.bars(ax, x, low, high, pale, 1.4)
             fig.points(ax, x, mean, colour=colour, marker=marker)
@@ -759,7 +766,7 @@ def _draw_hk(figure, groups, rows, table, times, xlabel, bounds) -> None:
             if np.isfinite(commanded).any():
                 ax.plot(x, commanded, color="#888888", linewidth=0.8, zorder=0)
             values += [mean, low, high, commanded]
-            limits = limits or bounds.get(key)
+            limits |= {value for value in bounds.get(key, ())[1:] if is_number(value)}
         values = np.concatenate(values)
         _hk_limits(ax, values, limits)
         fig.panel_title(ax, name, fontsize=6.5, parse_math=False)
@@ -770,7 +777,7 @@ def _draw_hk(figure, groups, rows, table, times, xlabel, bounds) -> None:
     fig.axis_labels(figure, xlabel)
 
 
-def _hk_limits(ax, values, bound) -> None:
+def _hk_limits(ax, values, limits) -> None:
     """Room around the values, and the limits when they are not far away."""
     values = values[np.isfinite(values)]
     if not len(values):
@@ -778,11 +785,10 @@ def _hk_limits(ax, values, bound) -> None:
     low, high = values.min(), values.max()
     spread = max(high - low, 0.002 * max(abs(low), abs(high)), 1e-3)
     low, high = low - 0.6 * spread, high + 0.6 * spread
-    for value in bound[1:] if bound else ():
-        if is_number(value):
-            if low - 4 * spread <= value <= high + 4 * spread:
-                low, high = min(low, value - 0.3 * spread), max(high, value + 0.3 * spread)
-            ax.axhline(value, **fig.LIMIT)
+    for value in sorted(limits):
+        if low - 4 * spread <= value <= high + 4 * spread:
+            low, high = min(low, value - 0.3 * spread), max(high, value + 0.3 * spread)
+        ax.axhline(value, **fig.LIMIT)
     ax.set_ylim(low, high)
 
 
