@@ -1,6 +1,6 @@
 # make demo        the NOSTROMO practical case, simulated at reduced frame size, to PDF reports
 # make test        all tests (under 20 minutes on 2 cores), lint included
-# make test-full   full-size frames, many realisations
+# make test-full   full-size frames, many realisations, new examples for property tests
 # make bench       what things cost, beside the machine's I/O floor
 # make lint        ruff, snakefmt, import-linter, schema files up to date
 SHELL := /bin/bash
@@ -26,6 +26,7 @@ test: $(READY) lint
 
 test-full: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "full"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "hypothesis" --hypothesis-profile explore
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.bench

@@ -2,9 +2,18 @@
 
 One thread of linear algebra per process, as Snakemake gives its jobs: matrices here are small, and threads that wait
 for each other cost more than they bring.
+
+Property tests draw the same examples each time in ``make test``, so that a pass stays a pass; ``make test-full`` runs
+them again with new ones (``--hypothesis-profile explore``).
 """
 
 import os
+
+from hypothesis import settings
+
+settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("explore", derandomize=False, print_blob=True)
+settings.load_profile("repeatable")
 
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")

@@ -275,6 +275,17 @@ def test_floats_permutation_and_finite_results(values, shift, random):
         assert moved.mean - shift == pytest.approx(result.mean, abs=1e-6)
 
 
+@pytest.mark.parametrize("level", [1e-9, 1e-6, 1.0])
+def test_outliers_far_above_the_noise_do_not_cost_its_digits(rng, level):
+    """The first window holds outliers 1e9 times the spread; the order of the values must not matter."""
+    values = np.concatenate([np.zeros(4), [83.0, 52.0, 1.0], np.full(76, level)])
+    expected = s.clipped(values[values <= level] if level < 1 else values)
+    for _ in range(50):
+        found = s.clipped(rng.permutation(values))
+        assert (found.n, found.mean) == (expected.n, pytest.approx(expected.mean, rel=1e-9))
+        assert found.std == pytest.approx(expected.std, rel=1e-6)
+
+
 # ---- limits, jackknife, running mean, pairs -----------------------------------------------------------------
 
 

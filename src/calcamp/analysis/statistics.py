@@ -638,7 +638,8 @@ def _clipped_flat(values, sigma, mask, rounded, scale, iterations) -> Clipped:
             and (scale is not None or abs(std - spread) <= 1e-6 * std)
         )
         centre += shift
-        if scale is None and std > 0:
+        # Far from the centre the variance is the small difference of two large numbers: only move there.
+        if scale is None and std > 0 and shift * shift <= 100 * variance:
             spread = std
         if settled or n == finite == before:
             break
