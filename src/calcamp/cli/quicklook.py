@@ -125,10 +125,11 @@ def quicklook(
 
     Example:  calcamp quicklook data/21_Feb_80 -c 1 --obsid 17283 17292
     """
+    from calcamp.analysis.sums import block_means
     from calcamp.cli.document import write_document
     from calcamp.data.files import InputError
     from calcamp.data.raw import RawError, read_raw
-    from calcamp.monitor.images import BLOCK, ImageIndex, block_mean, detector_of, known_detectors
+    from calcamp.monitor.images import BLOCK, ImageIndex, detector_of, known_detectors
     from calcamp.report.base import Cell, Facts, Note, Section, TableBlock
     from calcamp.report.figures import FigureBook
 
@@ -158,7 +159,7 @@ def quicklook(
             sections.append(Section(title, [Note(f"{path.name}: {error.text}", "bad")]))
             continue
         detector = detector_of(raw.data.shape, detectors)
-        small = block_mean(raw.data, max(1, min(BLOCK, min(raw.data.shape) // 128)))
+        small = block_means(raw.data, max(1, min(BLOCK, min(raw.data.shape) // 128)))
         smalls.append((f"{o} CCD{c}", small))
         pairs = [(key, str(raw.header.get(key, "–"))[:60]) for key in HEADER]
         figure = book.make(

@@ -118,15 +118,6 @@ def equalised(values):
     return (255 * share[np.searchsorted(levels, values.astype(np.int64))]).astype(np.uint8)
 
 
-def block_mean(data, block: int = BLOCK):
-    """Mean of blocks of `block` x `block` pixels, float32; rows and columns at the edge that fill no block are left out."""
-    import numpy as np
-
-    rows, columns = data.shape[0] // block * block, data.shape[1] // block * block
-    part = data[:rows, :columns].reshape(rows // block, block, columns // block, block)
-    return part.sum(axis=(1, 3), dtype=np.uint32).astype(np.float32) / block**2
-
-
 def quadrant_statistics(data, detector: Detector) -> list[dict]:
     """Offset, read noise and level (ADU) of each quadrant: prescan median, clipped overscan, image median."""
     import numpy as np
@@ -202,6 +193,8 @@ class QuickLook:
             return self._kept[key]
 
     def _make(self, path: Path) -> dict:
+        from calcamp.analysis.sums import block_means
+
         try:
             raw = read_raw(path, verify=False)
         except RawError as error:
@@ -209,7 +202,7 @@ class QuickLook:
                 return {"name": path.name, "error": "still being written, or cut short"}
             return {"name": path.name, "error": error.text}
         detector = detector_of(raw.data.shape, self.detectors)
-        small = block_mean(raw.data) if min(raw.data.shape) >= 16 * BLOCK else raw.data.astype("f4")
+        small = block_means(raw.data, BLOCK) if min(raw.data.shape) >= 16 * BLOCK else raw.data.astype("f4")
         return {
             "name": path.name,
             "error": "" if detector else "no detector of the configuration has this shape",

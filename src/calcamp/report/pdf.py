@@ -8,6 +8,7 @@ standard input, run while figures are drawn. It reads files of the report's fold
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,8 @@ class PdfProcess:
         self.seconds = seconds
         self._process = subprocess.Popen(
             [sys.executable, "-m", "calcamp.report.pdf", str(int(memory)), str(int(seconds) + 5)],
+            # Without a path to search, the look for shared libraries runs no compiler and linker: ldconfig tells.
+            env={**os.environ, "PATH": ""},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from calcamp.analysis.sums import block_means
 from calcamp.data.tables import table_arrays
 
 
@@ -156,37 +157,10 @@ def _reduced_quadrant(frame, quadrant: str, detector, longest: int, smooth: bool
     image = frame[
         first_row : first_row + detector.image_rows, first_column : first_column + detector.image_columns
     ]
-    if smooth:
-        step = max(1, -(-max(image.shape) // longest))
-        return np.asarray(image[step // 2 :: step, step // 2 :: step], dtype=np.float32)
-    return block_mean(image, longest)
-
-
-def block_mean(image: np.ndarray, longest: int) -> np.ndarray:
-    """Means of square blocks so that no side exceeds `longest`; edge remainder dropped, NaN left out."""
     step = max(1, -(-max(image.shape) // longest))
-    rows, columns = image.shape[0] // step, image.shape[1] // step
-    # Summing whole rows first keeps the byte-swapping of the file's big-endian pixels in one pass.
-    cut = np.asarray(image[: rows * step, : columns * step], dtype=np.float32)
-    with np.errstate(invalid="ignore"):
-        mean = np.add.reduceat(cut, np.arange(0, rows * step, step), axis=0)
-        mean = np.add.reduceat(mean, np.arange(0, columns * step, step), axis=1) / step**2
-    bad = ~np.isfinite(mean)
-    if bad.any():
-        mean[bad] = _block_nanmean(cut, step, bad)
-    return mean
-
-
-def _block_nanmean(cut: np.ndarray, step: int, bad: np.ndarray) -> np.ndarray:
-    blocks = (
-        cut.reshape(bad.shape[0], step, bad.shape[1], step)
-        .transpose(0, 2, 1, 3)[bad]
-        .reshape(-1, step * step)
-    )
-    good = np.isfinite(blocks)
-    count = good.sum(axis=1)
-    total = np.where(good, blocks, 0).sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    if smooth:
+        return np.asarray(image[step // 2 :: step, step // 2 :: step], dtype=np.float32)
+    return block_means(image, step)
 
 
 _DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", -32: ">f4", -64: ">f8"}
