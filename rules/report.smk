@@ -11,7 +11,7 @@ rule judge:
         "<logs>/{test}_judge.log",
     benchmark:
         "<benchmarks>/{test}_judge.tsv"
-    priority: lambda wc: 20 + P.priority(wc.test)
+    priority: lambda wc: 2500 + P.priority(wc.test)
     threads: 1
     resources:
         mem_mb=600,
@@ -32,7 +32,7 @@ rule report:
         "<logs>/{test}_report.log",
     benchmark:
         "<benchmarks>/{test}_report.tsv"
-    priority: lambda wc: 20 + P.priority(wc.test)
+    priority: lambda wc: 2500 + P.priority(wc.test)
     threads: 1
     resources:
         mem_mb=1000,
@@ -50,7 +50,7 @@ rule conclude:
         "<results>/{test}/.accepted",
     log:
         "<logs>/{test}_conclude.log",
-    priority: 100
+    priority: lambda wc: 2500 + P.priority(wc.test)
     retries: 0
     localrule: True
     threads: 1

@@ -174,11 +174,15 @@ class Plan:
         return self.tests[name].test.family
 
     def priority(self, name: str) -> int:
-        return self.tests[name].entry.priority
+        """Of the work of a test: by the session's `priority` first, then in the order of the session.
+
+        Rules add their kind: checks of all tests come before other work, and reports before more of it.
+        """
+        return 10_000 * self.tests[name].entry.priority - 10 * list(self.tests).index(name)
 
     def gate_priority(self, name: str) -> int:
         """Gates start in the order of the session."""
-        return 10_000 - list(self.tests).index(name)
+        return 10**9 - list(self.tests).index(name)
 
     def after(self, name: str, subtask: str, ccd: str | None) -> list[str]:
         """Records that `subtask` reads."""
