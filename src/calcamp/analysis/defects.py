@@ -151,7 +151,8 @@ def _side_medians(means: np.ndarray, neighbours: int) -> np.ndarray:
     padded = np.pad(np.nan_to_num(means), ((0, 0), (neighbours, neighbours)), mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * neighbours + 1, axis=1)
     around = np.delete(windows, neighbours, axis=2)
-    return np.median(around, axis=2, overwrite_input=True)
+    around.sort(axis=2)  # for so few values several times faster than numpy's median, which selects
+    return 0.5 * (around[..., neighbours - 1] + around[..., neighbours])
 
 
 def _best_runs(z: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

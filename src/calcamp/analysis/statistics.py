@@ -651,7 +651,7 @@ def _clipped_flat(values, sigma, mask, rounded, scale, iterations) -> Clipped:
 
 def _start(values: np.ndarray, mask: np.ndarray | None) -> tuple[float, float]:
     """(median, half of the central 68 %) of a sample: the median of millions costs more than all the passes."""
-    step = values.size // 20_000 | 1 if values.size > 50_000 else 1
+    step = values.size // 5_000 | 1 if values.size > 10_000 else 1
     flat = values.reshape(-1) if values.flags.c_contiguous else None
     for stride in (step, 1):
         index = np.arange(0, values.size, stride)

@@ -32,7 +32,7 @@ def meta(ctx: runner.Context) -> None:
 
     # Frames stay raw; one quadrant of each at a time is made float, always in the same memory.
     rooms = [np.empty(ctx.detector.quadrant_shape, np.float32) for _ in frames]
-    planes = _Planes(ctx.detector)
+    planes = _Planes(ctx.detector, used)
 
     def analyse(quadrant: str):
         picked = [k for k, e in enumerate(frames) if e in used[quadrant]]
@@ -74,17 +74,22 @@ def meta(ctx: runner.Context) -> None:
 
 
 class _Planes:
-    """Planes of the master of the whole CCD, stored orientation, filled quadrant by quadrant."""
+    """Planes of the master of the whole CCD, stored orientation; `take` fills those of the quadrants `used`."""
 
-    def __init__(self, detector):
+    def __init__(self, detector, used):
         import numpy as np
 
+        from calcamp.detector.arrays import quadrant_view
         from calcamp.detector.dq import DQ
 
         self.detector = detector
-        self.mean = np.full(detector.ccd_shape, np.nan, np.float32)
-        self.count = np.zeros(detector.ccd_shape, np.uint8)
-        self.dq = np.full(detector.ccd_shape, DQ.NON_IMAGE, np.uint32)
+        self.mean = np.empty(detector.ccd_shape, np.float32)
+        self.count = np.empty(detector.ccd_shape, np.uint8)
+        self.dq = np.empty(detector.ccd_shape, np.uint32)
+        for quadrant in set(QUADRANTS) - set(used):
+            quadrant_view(self.mean, quadrant, detector)[...] = np.nan
+            quadrant_view(self.count, quadrant, detector)[...] = 0
+            quadrant_view(self.dq, quadrant, detector)[...] = int(DQ.NON_IMAGE)
 
     def take(self, quadrant: str, result):
         """The result with its planes moved here."""
@@ -477,6 +482,8 @@ def _cells(grid):
 # ---- products ---------------------------------------------------------------------------------------------
 def _write_products(ctx, results, planes, used, temperature) -> None:
     """Master dark with error, count and data quality; 0/1 mask of its defects. `planes` are used up."""
+    import numpy as np
+
     from calcamp.detector.dq import DQ
 
     def images():
@@ -494,10 +501,11 @@ def _write_products(ctx, results, planes, used, temperature) -> None:
     stem = f"CCD{ctx.ccd}_SN_{ctx.serial}_{ctx.block}.fits"
     ctx.write_product("dark", f"EUC_DARK_{stem}", images(), header)
     planes.dq &= int(DQ.HOT | DQ.BRIGHT_COL | DQ.BAD_COL)
+    np.minimum(planes.dq, 1, out=planes.dq)  # in place: a plane made anew costs more than the rest of it
     ctx.write_product(
         "dark_mask",
         f"EUC_DKMSK_{stem}",
-        [("MASK", (planes.dq != 0).astype("int32"), "", {})],
+        [("MASK", planes.dq.view(np.int32), "", {})],
         {
             "MASKTYPE": "DARK",
             "SN": ctx.serial,
