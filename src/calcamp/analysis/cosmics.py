@@ -111,12 +111,13 @@ def _candidates(frames, noise, gain, cut) -> np.ndarray:
             np.minimum(reference, np.maximum(lowest, frame), out=reference)
             np.minimum(lowest, frame, out=lowest)
             np.maximum(highest, frame, out=highest)
-        limit = lowest if len(frames) == 2 else reference
-        variance = np.float32(noise**2)
+        base = lowest if len(frames) == 2 else reference
+        at = np.flatnonzero(highest > base + np.float32(cut * noise))  # shot noise only adds to that
         if gain:
-            variance = variance + np.maximum(limit, 0) * np.float32(1.0 / gain)
-        limit += np.float32(cut) * np.sqrt(variance)
-        found.append(np.flatnonzero(highest > limit) + top * width)
+            level = base.reshape(-1)[at]
+            limit = level + cut * np.sqrt(noise**2 + np.maximum(level, 0) / gain)
+            at = at[highest.reshape(-1)[at] > limit]
+        found.append(at + top * width)
     return np.concatenate(found)
 
 

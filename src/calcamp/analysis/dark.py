@@ -484,9 +484,9 @@ def _dsnu(frames, excluded, bad, image, noise, bias_error) -> Pattern:
         block -= level
         aside = out[part]
         aside |= ~(np.maximum(block.max(axis=0), -block.min(axis=0)) <= reach)
-        block[:, aside] = 0
+        block.reshape(len(frames), -1)[:, np.flatnonzero(aside)] = 0
         total = block.sum(axis=0)
-        power += float(np.einsum("ij,ij->", total, total)) - float(np.einsum("kij,kij->", block, block))
+        power += float(np.vdot(total, total)) - float(np.vdot(block, block))
         for k, values in enumerate(block):
             rows[k, part] = row_sums(values) / values.shape[1]
             columns[k] += column_sums(values)

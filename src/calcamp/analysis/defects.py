@@ -132,18 +132,17 @@ def _strong_enough(z, scale, runs, columns, size, least, threshold) -> list[int]
     A pattern of columns far below the threshold is significant in hundreds of columns: their ends are of no
     interest, a brighter run inside one of them still is.
     """
-    kept = []
-    for column in columns:
-        run = slice(runs[0][column], runs[1][column] + 1)
-        blocks = run.stop - run.start
-        level = float(np.mean(z[run, column] * scale[run, column]))
-        # the run may fill its blocks at the ends in part only
-        highest = abs(level) * blocks * size / max(least, (blocks - 2) * size)
-        if highest > 0.7 * threshold:
-            kept.append(column)
-        else:
-            z[run, column] -= level / scale[run, column]
-    return kept
+    first, last = runs[0][columns], runs[1][columns]
+    row = np.arange(len(z))[:, None]
+    inside = (row >= first) & (row <= last)
+    blocks = last - first + 1
+    level = np.where(inside, z[:, columns] * scale[:, columns], 0).sum(axis=0, dtype=float) / blocks
+    # the run may fill its blocks at the ends in part only
+    highest = np.abs(level) * blocks * size / np.maximum(least, (blocks - 2) * size)
+    strong = highest > 0.7 * threshold
+    weak = columns[~strong]
+    z[:, weak] -= np.where(inside[:, ~strong], level[~strong] / scale[:, weak], 0).astype(z.dtype)
+    return columns[strong].tolist()
 
 
 def _side_medians(means: np.ndarray, neighbours: int) -> np.ndarray:

@@ -25,6 +25,8 @@ MAX_HEADER_BYTES = 1024 * 1024
 MAX_BYTES = 1024 * 1024 * 1024
 _INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 _FLOATS = frozenset(("float16", "float32", "float64"))
+#: Types of values that are written as they are.
+_PLAIN = frozenset((bool, int, float, str, type(None)))
 _NULL = '""'
 #: Everyday names of units and those of the FITS and astropy vocabulary.
 _UNITS = {
@@ -91,7 +93,10 @@ def _as_list(values: Sequence) -> tuple[list, str | None]:
     """(plain Python list, ECSV type where the values' own type says it)."""
     dtype = getattr(values, "dtype", None)
     if dtype is None:
-        return [item.item() if hasattr(item, "item") else item for item in values], None
+        values = list(values)
+        if not set(map(type, values)) <= _PLAIN:
+            values = [item.item() if hasattr(item, "item") else item for item in values]
+        return values, None
     if getattr(values, "ndim", 1) != 1:
         raise ValueError(f"a column has one dimension, not {values.ndim}")
     name = str(dtype.name)
@@ -123,19 +128,13 @@ def _kind(name: str, values: list) -> str:
 
 def _cells(values: list, kind: str) -> list[str]:
     if kind in _FLOATS:
-        return [_float_text(value) for value in values]
+        return ["nan" if value is None else repr(float(value)) for value in values]
     if kind == "string":
         texts = {
             value: _NULL if value is None else _quoted(str(value)) for value in set(values)
         }  # few differ
         return [texts[value] for value in values]
     return [_NULL if value is None else str(value) for value in values]
-
-
-def _float_text(value: float | None) -> str:
-    if value is None or value != value:
-        return "nan"
-    return repr(float(value)) if math.isfinite(value) else ("inf" if value > 0 else "-inf")
 
 
 def _quoted(text: str) -> str:
