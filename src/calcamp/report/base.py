@@ -388,8 +388,13 @@ def with_error(value, error, limit: bool | str = False) -> str:
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
+def power_of_ten(exponent: int) -> str:
+    """10 with its exponent in raised digits."""
+    return f"10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+
+
 def _exponent(scale: int) -> str:
-    return f"·10{str(scale).translate(_SUPERSCRIPTS)}"
+    return f"·{power_of_ten(scale)}"
 
 
 def _power(text: str) -> str:
