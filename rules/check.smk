@@ -45,7 +45,7 @@ rule hk:
         "<benchmarks>/{test}_hk.tsv"
     wildcard_constraints:
         test=P.pattern(),
-    # The test waits for it as for its longest sub-task, which should not wait for it.
+    # Only the verdict waits for it: the long sub-tasks start first.
     priority: lambda wc: P.priority(wc.test) - 1
     threads: 1
     resources:

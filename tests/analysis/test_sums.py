@@ -17,7 +17,8 @@ def test_block_means_equal_those_of_numpy(rng, dtype, shape, block):
     rows, columns = shape[0] // block, shape[1] // block
     blocks = image[: rows * block, : columns * block].astype(float).reshape(rows, block, columns, block)
     found = block_means(image, block)
-    assert found.dtype == np.float32 and found.shape == (rows, columns)
+    assert found.dtype == np.float32
+    assert found.shape == (rows, columns)
     np.testing.assert_allclose(found, blocks.mean(axis=(1, 3)), rtol=1e-6)
 
 
@@ -30,7 +31,8 @@ def test_block_means_leave_out_what_is_not_finite(rng):
         warnings.simplefilter("ignore")
         expected = np.nanmean(cleaned.reshape(4, 8, 6, 8).swapaxes(1, 2), axis=(2, 3))
     found = block_means(image, 8)
-    assert np.isnan(found[2, 1]) and np.isnan(found).sum() == 1
+    assert np.isnan(found[2, 1])
+    assert np.isnan(found).sum() == 1
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 

@@ -124,7 +124,9 @@ class TestEntry(Shape):
         None, min_length=2, max_length=2, description="first and last OBSID; left out: found in the EXP-LOG"
     )
     do: Do = Field("all", description="all, or a list of sub-tasks")
-    priority: int = Field(0, description="tests of higher priority are done first, equal ones in the order of the session")
+    priority: int = Field(
+        0, description="tests of higher priority are done first, equal ones in the order of the session"
+    )
     options: dict[str, dict[str, object]] = Field(
         {}, description="options by sub-task: {prep: {offset: row, scan: pre}}"
     )

@@ -29,8 +29,9 @@ class PdfProcess:
         self.seconds = seconds
         self._process = subprocess.Popen(
             [sys.executable, "-m", "calcamp.report.pdf", str(int(memory)), str(int(seconds) + 5)],
-            # Without a path to search, the look for shared libraries runs no compiler and linker: ldconfig tells.
-            env={**os.environ, "PATH": ""},
+            # No programme can be found: the search for shared libraries asks ldconfig, and no compiler and linker.
+            # An empty path would mean the current folder.
+            env={**os.environ, "PATH": os.devnull},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
