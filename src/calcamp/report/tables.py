@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from calcamp.analysis.sums import block_means
 from calcamp.data.tables import table_arrays
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass
@@ -39,6 +41,8 @@ class Table:
 
     def floats(self, column: str) -> np.ndarray:
         """A column as float, what is not a number as NaN; all NaN when the column is absent."""
+        import numpy as np
+
         if column not in self.columns:
             return np.full(len(self), np.nan)
         values = self.columns[column]
@@ -52,6 +56,8 @@ class Table:
 
     def select(self, **keys) -> Table:
         """The rows with these key values; a key that the table does not have selects nothing away."""
+        import numpy as np
+
         mask = np.ones(len(self), dtype=bool)
         for key, value in keys.items():
             if key in self.columns:
@@ -150,6 +156,10 @@ def read_reduced(
 
 
 def _reduced_quadrant(frame, quadrant: str, detector, longest: int, smooth: bool = False) -> np.ndarray:
+    import numpy as np
+
+    from calcamp.analysis.sums import block_means
+
     rows, columns = detector.quadrant_slices(quadrant)
     # Image area in stored orientation: scans lie at the outer (prescan) and inner (overscan) sides.
     first_row = rows.start + (0 if quadrant in "GH" else detector.parallel_overscan)
@@ -168,6 +178,8 @@ _DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", -32: ">f4", -64: ">f8"}
 
 def _open_image(path: Path, extname: str) -> np.ndarray:
     """The named image of a FITS file as a memory map, or through astropy when it is compressed or scaled."""
+    import numpy as np
+
     found = _find_plain_image(path, extname)
     if found is not None:
         bitpix, shape, offset = found
@@ -197,7 +209,7 @@ def _find_plain_image(path: Path, extname: str) -> tuple[int, tuple[int, int], i
                     break
             axes = int(cards.get("NAXIS", 0))
             shape = [int(cards.get(f"NAXIS{k}", 0)) for k in range(axes, 0, -1)]
-            count = int(np.prod(shape)) if shape else 0
+            count = math.prod(shape) if shape else 0
             bitpix = int(cards.get("BITPIX", 8))
             if cards.get("EXTNAME", "").upper() == extname.upper():
                 plain = cards.get("XTENSION") == "IMAGE" and axes == 2 and bitpix in _DTYPES
