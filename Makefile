@@ -30,6 +30,7 @@ test-full: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python -m benchmarks.parts
 	$(BIN)/python -m benchmarks.workflow
 
 lint: $(READY)

@@ -101,7 +101,7 @@ def test_errors_scaled_where_the_model_is_poor(rng):
 
 
 @given(st.floats(-100, 100), st.floats(-1, 1), st.floats(-50, 50), st.integers(0, 1000))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_line_follows_shift_and_order(intercept, slope, shift, seed):
     generator = np.random.default_rng(seed)
     x = np.linspace(0, 10, 40)

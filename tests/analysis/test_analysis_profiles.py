@@ -47,7 +47,7 @@ def test_window_is_used_as_given():
 
 
 @given(st.integers(0, 3), st.integers(0, 1000))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_mask_grows_in_all_directions(pixels, seed):
     mask = np.random.default_rng(seed).random((23, 31)) < 0.02
     grown = f.grow_mask(mask, pixels)

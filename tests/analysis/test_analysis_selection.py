@@ -126,7 +126,7 @@ def test_what_was_not_measured_excludes_nothing(rng):
 
 
 @given(st.integers(0, 10_000), st.integers(3, 20), st.floats(-3, 3))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_order_and_common_shift_do_not_matter(seed, n, shift):
     generator = np.random.default_rng(seed)
     some = frames(generator, n, drift=0.3)

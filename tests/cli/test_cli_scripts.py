@@ -7,7 +7,7 @@ import re
 import shutil
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.cli.cli_support import NOSTROMO, tree, write_json
 
@@ -219,7 +219,7 @@ valid = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60)
 @given(data=valid)
 def test_any_valid_input_round_trips(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("v")
@@ -233,7 +233,7 @@ def test_any_valid_input_round_trips(tmp_path_factory, data):
         assert read.asked() == [handle for handle, wanted in data["toWrite"].items() if wanted]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150)
 @given(data=valid, rng=st.randoms(use_true_random=False), suffix=st.sampled_from([".json", ".yaml"]))
 def test_any_damaged_input_gives_a_message(tmp_path_factory, data, rng, suffix):
     folder = tmp_path_factory.mktemp("d")

@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.cli.cli_support import NOSTROMO, SESSIONS, tree, write_json
 
@@ -241,7 +241,7 @@ def test_a_damaged_list_of_deliveries(calcamp, built, tmp_path):
 
 
 # ---- any damage gives a message --------------------------------------------------------------------
-@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100)
 @given(
     sessions=st.dictionaries(
         st.from_regex(r"[A-Za-z0-9_]{1,8}", fullmatch=True),

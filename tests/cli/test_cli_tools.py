@@ -183,14 +183,14 @@ def check_trees(base, trees):
 
 
 @given(st.lists(ENTRY, max_size=14))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_clean_touches_nothing_outside(tmp_path_factory, entries):
     check_trees(tmp_path_factory.mktemp("tree"), [entries])
 
 
 @pytest.mark.full
 @given(st.lists(st.lists(ENTRY, max_size=14), min_size=50, max_size=50))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_clean_touches_nothing_outside_many(tmp_path_factory, trees):
     check_trees(tmp_path_factory.mktemp("trees"), trees)
 

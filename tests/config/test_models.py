@@ -454,9 +454,7 @@ sessions = st.fixed_dictionaries(
 )
 
 
-@settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.data_too_large])
 @given(sessions)
 def test_round_trip(data):
     """A valid session, written and read, is the same session; and so is what the model gives back."""
@@ -470,7 +468,7 @@ def test_round_trip(data):
     assert twice.model_dump() == once.model_dump()
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     st.recursive(
         st.one_of(st.none(), st.booleans(), st.integers(), numbers, texts),

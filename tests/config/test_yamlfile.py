@@ -158,7 +158,7 @@ def test_bombs_are_refused_quickly(tmp_path, name):
         harmless = True
     except ConfigError:
         harmless = False
-    assert time.process_time() - begin < 3.0  # 0.35 s at most on a quiet machine
+    assert time.process_time() - begin < 10  # 0.35 s at most; hours if it were unfolded
     # Large but flat mappings and long anchors are no bombs; the rest must be refused.
     assert harmless == (name in ("many keys", "long anchors"))
 

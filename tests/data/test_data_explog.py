@@ -2,7 +2,7 @@ from datetime import date, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calcamp.data import elvis, explog
@@ -64,7 +64,7 @@ def exposure(row, obsid, ccds=(1, 2, 3), **changes):
 
 
 # ---- round trips ---------------------------------------------------------------------------------
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(
     row=logged(),
     how=st.fixed_dictionaries({"eol": st.sampled_from(["\n", "\r\n"]), "trailing_tab": st.booleans()}),
@@ -80,7 +80,7 @@ def test_rows_round_trip(tmp_path_factory, version, row, how):
     assert elvis.explog_columns(log.versions[0]) == elvis.explog_columns(version)
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30)
 @given(row=logged())
 @pytest.mark.parametrize("version", ["6.1.0", "6.0.0", "5.7.05"])
 def test_old_versions_come_back_by_the_new_names(tmp_path_factory, version, row):
@@ -333,7 +333,7 @@ def test_byte_order_mark_and_blank_lines(tmp_path, row):
     assert len(read_explog(path).rows) == 3
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(data=st.data())
 def test_mutated_logs_end_in_rows_or_an_input_error(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "EXP_LOG_120319.txt"
@@ -362,13 +362,8 @@ def test_problems_do_not_fill_the_memory(tmp_path, row):
     assert len(read_explog(path).problems) == explog.MAX_PROBLEMS
 
 
-def test_a_campaign_day_reads_in_half_a_second(tmp_path, row):
-    import time
-
+def test_a_whole_campaign_in_one_log(tmp_path, row):
     path = write(tmp_path, [r for obsid in range(2000) for r in exposure(row, obsid)])
-    best = 9.0
-    for _ in range(3):
-        start = time.process_time()
-        assert len(read_explog(path).exposures()) == 2000
-        best = min(best, time.process_time() - start)
-    assert best < 0.8  # 0.25 s on a quiet machine
+    exposures = read_explog(path).exposures()
+    assert [e.obsid for e in exposures] == list(range(2000))
+    assert all(e.complete for e in exposures)

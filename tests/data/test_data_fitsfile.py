@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from astropy.io import fits
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -27,7 +27,7 @@ def opened_strictly(path):
     return fits.open(path, checksum=True)
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100)
 @given(arrays=st.lists(ARRAYS, min_size=1, max_size=3))
 def test_images_round_trip_to_the_last_bit_and_astropy_agrees(tmp_path, arrays):
     path = write_product(
@@ -48,7 +48,7 @@ def test_images_round_trip_to_the_last_bit_and_astropy_agrees(tmp_path, arrays):
     assert read_image(path)[1]["EXTNAME"] == f"I{len(arrays) - 1}"
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=100)
 @given(
     header=st.dictionaries(
         KEYS, TEXTS | st.integers(-(2**60), 2**60) | st.floats() | st.booleans() | st.none(), max_size=8

@@ -182,7 +182,7 @@ def test_no_header_is_an_input_error(tmp_path, content):
         read_hk(tmp_path / "none.txt")
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(data=st.data())
 def test_mutated_files_end_in_readings_or_an_input_error(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "HK_1_120319D071040T_ROE1.txt"

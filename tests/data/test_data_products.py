@@ -5,7 +5,7 @@ import numpy as np
 import openpyxl
 import pytest
 from astropy.io import fits
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calcamp.data import products
@@ -121,7 +121,7 @@ def test_mask_as_the_predecessor_needs_it(tmp_path, tiny, header, mask):
     assert np.array_equal(dq, mask * np.uint32(DQ.MASKED))
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_bits_round_trip(tmp_path, tiny, seed):
     bits = np.random.default_rng(seed).integers(0, 2**32, tiny.ccd_shape, dtype=np.uint32)
@@ -195,7 +195,7 @@ GAINS = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=15)
 @given(gains=GAINS)
 @pytest.mark.parametrize("ending", [".fits", ".ecsv", ".xlsx", ".json"])
 def test_gains_round_trip(tmp_path, ending, gains):

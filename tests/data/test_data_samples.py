@@ -1,7 +1,6 @@
 """The samples written by the acquisition software and by a generator that shares no code with calcamp."""
 
 import json
-import time
 from datetime import datetime
 
 import numpy as np
@@ -102,9 +101,7 @@ def test_frames_are_those_of_astropy_and_of_the_truth(log, day, samples, tmp_pat
     for ccd, name in exposure.file_names.items():
         path = find_raw(day, name)
         assert check_raw(path, detector)["OBSID"] == exposure.obsid
-        start = time.perf_counter()
         frame = read_raw(path, detector)
-        assert time.perf_counter() - start < 3  # 0.26 s on a quiet machine
         assert np.array_equal(frame.data, fits.getdata(path, -1))
         for quadrant in QUADRANTS:
             prescan = quadrant_view(frame.data, quadrant, detector)[detector.region("pre")]
@@ -116,11 +113,12 @@ def test_frames_are_those_of_astropy_and_of_the_truth(log, day, samples, tmp_pat
         assert differing == set()
 
 
-def test_wrong_detector_is_told_before_decoding(day):
+def test_wrong_detector_is_told_before_decoding(day, monkeypatch):
+    from calcamp.data import raw
     from calcamp.data.raw import RawError
 
+    monkeypatch.setattr(raw, "_read_memory", lambda *_: pytest.fail("it was decoded"))
+
     path = next(day.glob("*.fits.fz"))
-    start = time.perf_counter()
     with pytest.raises(RawError, match="4238 x 4172 pixels"):
         read_raw(path, Detector("mini", image_columns=512, image_rows=516))
-    assert time.perf_counter() - start < 2

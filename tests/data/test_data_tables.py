@@ -49,9 +49,7 @@ def same(a, b):
     return a == b or (isinstance(b, float) and math.isnan(b) and a is None)
 
 
-@settings(
-    max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much], deadline=None
-)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.filter_too_much])
 @given(columns=tables())
 def test_tables_round_trip_and_astropy_agrees(tmp_path_factory, columns):
     path = tmp_path_factory.getbasetemp() / "t.ecsv"

@@ -11,7 +11,7 @@ from datetime import date, datetime
 
 import openpyxl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from calcamp.campaign.catalogue import FULL, expand
@@ -171,13 +171,9 @@ def test_a_tagged_test_commands_the_untagged_name(tmp_path):
     assert "BIAS01.1: 1 [15.58 min] cols: [10]" in done.inventory.read_text()
 
 
-def test_29_handles_are_written_in_time_and_come_back(tmp_path):
-    import time
-
+def test_29_handles_are_written_and_come_back(tmp_path):
     ready = prepared(*FULL)
-    start = time.perf_counter()
     done = write(ready, tmp_path / "all", WHEN)
-    assert time.perf_counter() - start < 10
     assert len(done.scripts) == 56
     for test, path in zip(ready, done.scripts, strict=True):
         assert scripts.compare_scripts(test.columns, scripts.read_script(path)) == []
@@ -259,7 +255,7 @@ keys = st.fixed_dictionaries(
 column = st.builds(scripts.ScriptColumn, st.integers(1, 500), keys)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25)
 @given(columns=st.lists(column, min_size=1, max_size=3))
 def test_any_script_round_trips(tmp_path_factory, columns):
     path = scripts.write_script(tmp_path_factory.mktemp("s") / "x.xlsx", columns)
@@ -313,7 +309,7 @@ def test_a_wrong_cell_is_named(tmp_path, good, change, said):
     assert re.search(said, str(error.value))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150)
 @given(seed=st.integers(0, 2**32))
 def test_damaged_scripts_are_refused_or_equal(tmp_path_factory, good, seed):
     """Any damage: a message, or a script whose values are untouched (damage to what ELVIS never reads)."""

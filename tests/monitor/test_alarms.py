@@ -129,7 +129,7 @@ class Histories(RuleBasedStateMachine):
 
 
 TestHistories = Histories.TestCase
-TestHistories.settings = settings(max_examples=500, stateful_step_count=30, deadline=None)
+TestHistories.settings = settings(max_examples=500, stateful_step_count=30)
 
 
 def state(outcome, key="K"):

@@ -147,7 +147,7 @@ def test_a_stopped_rsync_holds_nothing_up(tmp_path, monkeypatch):
     wait_for(lambda: copier.state.running and copier.rsync._process)
     begin = time.monotonic()
     copier.stop()
-    assert time.monotonic() - begin < 5
+    assert time.monotonic() - begin < 30, "not the 600 s that rsync would take"
 
 
 class Gateway:

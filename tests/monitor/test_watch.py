@@ -34,7 +34,7 @@ PLAIN = read_hk_limits(LIMITS)
         st.sampled_from([0.0, -0.0, 1e-9, 12192.0, 12192.04, -133.0, 35.0, 31.6]),
     ),
 )
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 def test_array_judging_equals_judge_value(key, value):
     values = np.zeros((1, len(KEYS)))
     values[0, KEYS.index(key)] = value
@@ -76,7 +76,7 @@ LINES = st.lists(
 
 
 @given(LINES)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 def test_quick_parser_reads_what_the_parser_reads(cells):
     from calcamp.data.hk import HKParser
 
@@ -453,6 +453,20 @@ def test_rows_of_the_log_share_equal_values_and_keep_them():
     assert row["a"] is before["a"]
     assert row["c"] is before["c"]
     assert repr(row) == repr(copy), "the sign of zero, types and NaN stay"
+
+
+def test_an_open_page_sees_that_the_monitor_was_started_again(tmp_path):
+    day = Day(tmp_path / "12_Mar_19")
+    day.hk(1)
+    numbers = []
+    for _ in range(2):
+        monitor = make(tmp_path)
+        assert json.loads(monitor.snapshot[1]) == {"sequence": monitor.snapshot[0]}, "before the first look"
+        monitor.look()
+        state = json.loads(monitor.snapshot[1])
+        assert (state["sequence"], state["hk"]["rows"]) == (monitor.snapshot[0], 1)
+        numbers.append(state["sequence"])
+    assert numbers[1] > numbers[0] > 0
 
 
 def test_heartbeat(tmp_path):

@@ -381,17 +381,15 @@ def test_unknown_family_is_judged_by_its_limits(bias):
     assert verdict["headline"] == []
 
 
-def test_many_frames_are_judged_in_a_moment(bias):
-    import time
-
+def test_many_frames_are_judged(bias):
     for subject in ("frames", "offsets", "selection", "hk"):
         rows = bias.tables[subject]
         bias.tables[subject] = [{**row, "obsid": row["obsid"] + 10 * n} for n in range(17) for row in rows]
     for row in bias.rows("selection", ccd=2):
         row.update(use=False, cause="x")
-    start = time.perf_counter()
-    bias.judge()
-    assert time.perf_counter() - start < 10
+    verdict = bias.judge()
+    assert {(e["ccd"], e["cause"]) for e in verdict["excluded"]} == {(2, "x")}
+    assert len({e["obsid"] for e in verdict["excluded"]}) == 170
 
 
 def saturation_cells(verdict):

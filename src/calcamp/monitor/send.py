@@ -173,8 +173,8 @@ class Sender:
             try:
                 pause = self.step()
             except Exception as error:  # a fault here must not end the warnings
-                self.failures += 1
                 self.last_error = type(error).__name__
+                self.failures += 1
                 pause = 5.0
             self._wake.wait(pause)
             self._wake.clear()
@@ -197,8 +197,8 @@ class Sender:
             self.failures, self.last_error, self.last_success = 0, "", time.time()
             self._done(self.channel.name, ids, message)
             return 0.0
-        self.failures += 1
         self.last_error = reason
+        self.failures += 1
         self._failed(self.channel.name, message, reason)
         return self._retry_s[min(self.failures, len(self._retry_s)) - 1]
 

@@ -186,8 +186,8 @@ def make_app(monitor: Monitor, token: str, hosts: frozenset[str], private: bool 
     async def state(request: Request) -> Response:
         since = _whole(request, "since", 0)
         number, body = monitor.snapshot
-        if number == since or not body:
-            return Response(f'{{"sequence":{number}}}', media_type="application/json")
+        if number == since:
+            body = b'{"sequence":%d}' % number
         return Response(body, media_type="application/json")
 
     async def history(request: Request) -> Response:

@@ -93,8 +93,10 @@ class Monitor:
         self.started = clock()
         self._due: dict[str, float] = {}
         self._saved = 0.0
-        self.sequence = 0
-        self._snapshot = b""
+        # numbers go on from those of the monitor before: an open page must see that its state is old
+        first = int(time.time() * 1000)
+        #: (number, JSON) of the latest state; one object, because other threads read it. Before the first look a number only.
+        self.snapshot: tuple[int, bytes] = (first, b'{"sequence":%d}' % first)
         self._last_body = b""
         self.log.write("start", f"calcamp monitor {self.folder.name}{f' tag {tag}' if tag else ''}")
 
@@ -381,13 +383,8 @@ class Monitor:
         encoded = body.encode()
         if encoded != self._last_body:
             self._last_body = encoded
-            self.sequence += 1
-            self._snapshot = f'{{"sequence":{self.sequence},'.encode() + encoded[1:]
-
-    @property
-    def snapshot(self) -> tuple[int, bytes]:
-        """(number, JSON) of the latest state."""
-        return self.sequence, self._snapshot
+            number = self.snapshot[0] + 1
+            self.snapshot = (number, b'{"sequence":%d,' % number + encoded[1:])
 
     def state(self) -> dict:
         """The whole state of the page as plain data."""
