@@ -324,7 +324,7 @@ def test_waiting_for_it_to_be_closed(book):
     lock.touch()
     process = multiprocessing.get_context("fork").Process(target=lambda: (time.sleep(0.7), lock.unlink()))
     process.start()
-    done = record.update(book, [row("BIAS02")], retry_s=5)
+    done = record.update(book, [row("BIAS02")], retry_s=60)
     process.join()
     assert done.state == "written"
 

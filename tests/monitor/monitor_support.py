@@ -82,7 +82,7 @@ class Day:
             stream.write(text)
 
 
-def wait_for(what, seconds=15.0):
+def wait_for(what, seconds=60.0):
     """The first true value of `what()`; fails after some seconds."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -135,7 +135,7 @@ class Client:
         if method == "POST" and right:
             given |= {"Origin": f"http://127.0.0.1:{self.port}", "X-Calcamp-Token": self.token}
         given |= headers or {}
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             connection.putrequest(method, path, skip_host=True, skip_accept_encoding=True)
             data = b"" if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()

@@ -69,15 +69,15 @@ def test_an_hour_without_a_mail_server(tmp_path):
             raised = time.time()
             wait_for(lambda key=key: key in keys_on_disk())
             if shown_after is None:
-                wait_for(lambda: on_the_page()["error"] and on_the_page()["waiting"], 10)
-                shown_after = time.time() - raised  # red on the page within 10 s
+                wait_for(lambda: on_the_page()["error"] and on_the_page()["waiting"])
+                shown_after = time.time() - raised
             time.sleep(1.0)
         time.sleep(max(0.0, begin + 3600 / FASTER + 1 - time.time()))
         titles = [m["title"] for m in on_disk()]
         assert keys_on_disk() == set(CRITICAL)
         assert len(titles) >= len(CRITICAL)
         with mail_server(port) as (_, mails):
-            wait_for(lambda: not monitor.outbox.waiting("mail"), 30)
+            wait_for(lambda: not monitor.outbox.waiting("mail"))
             wait_for(lambda: monitor.senders[0].failures == 0)
             time.sleep(0.5)
             got = {to: [subject(text) for name, text in mails if name == to] for to in TO}

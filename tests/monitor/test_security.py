@@ -99,7 +99,7 @@ def test_a_fault_tells_no_path_and_no_traceback(monitor, monkeypatch):
 def test_secrets_of_channels_are_nowhere(monitor, tmp_path):
     with running(monitor) as client:
         wait_for(lambda: client.key("CCD1_TEMP_T"))
-        wait_for(lambda: client.state()["channels"][0]["failures"], 30)
+        wait_for(lambda: client.state()["channels"][0]["failures"])
         shown = client.request("GET", "/api/state")[1].decode()
         token = client.token
     kept = "".join(
@@ -176,7 +176,7 @@ def test_the_command_listens_on_loopback_only(tmp_path):
         return [r[1] for r in rows if r[3] == listening and int(r[1].rpartition(":")[2], 16) == port]
 
     try:
-        assert wait_for(found, 40) == [f"0100007F:{port:04X}"]
+        assert wait_for(found) == [f"0100007F:{port:04X}"]
         second = subprocess.run(
             [*command, "--state", str(tmp_path / "t")], capture_output=True, text=True, timeout=60
         )

@@ -338,7 +338,7 @@ def test_truth_names_the_faults_with_their_places(tmp_path):
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        ("offset_stepp", "Did you mean offset_step"),
+        ("offset_stepp", "did you mean 'offset_step'"),
         ("offset_step:99", "has no OBSID 99"),
         ("offset_step:17283:4", "names no place"),
         ("offset_step:17283:1:A", "names no place"),

@@ -174,6 +174,10 @@ def test_a_crash_is_named_and_tried_again(done):
             ["clip_sgma", "clip_sigma"],
         ),
         (SESSION.replace("BIAS01: {do: all}", "BIAS01: {do: [check, bascic]}"), ["bascic", "basic"]),
+        (
+            SESSION.replace("BIAS01: {do: all}", "BIAS1: {do: all, optons: {}}"),
+            ["optons", "'options'", "'BIAS1'", "'BIAS01'"],
+        ),
     ],
     ids=[
         "duplicate",
@@ -187,6 +191,7 @@ def test_a_crash_is_named_and_tried_again(done):
         "obsids",
         "option",
         "subtask",
+        "several",
     ],
 )
 def test_bad_input_is_told_with_a_remedy(fresh, text, said):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 
 from calcamp.campaign.core import CampaignError, Column, Test, families, tests
+from calcamp.config.errors import did_you_mean
 
 #: Handles of the flight campaign in catalogue order.
 FULL = (
@@ -81,15 +82,12 @@ def expand(asked: str, campaign: str = "Full") -> list[Planned]:
 
 
 def _hint(handle: str, campaign: str) -> str:
-    import difflib
-
     elsewhere = [kind for kind in CAMPAIGN_TYPES if kind != campaign and handle in handles(kind)]
     if elsewhere:
         return f"; it belongs to campaign type {' and '.join(elsewhere)}"
     if handle in tests():
         return f"; {handle} is a test, its handle is {tests()[handle].handle}"
-    close = difflib.get_close_matches(handle, handles(campaign), n=2, cutoff=0.5)
-    return f"; did you mean {' or '.join(close)}?" if close else f": it has {', '.join(handles(campaign))}"
+    return f"; {did_you_mean(handle, handles(campaign))}"
 
 
 def _grouped() -> dict[str, tuple[Test, ...]]:

@@ -15,6 +15,8 @@ from functools import cache
 
 from pydantic import BaseModel, ConfigDict
 
+from calcamp.config.errors import did_you_mean
+
 
 class CampaignError(Exception):
     """Something asked of the campaign that it does not have; the text says what to do."""
@@ -177,8 +179,4 @@ def find_test(name: str) -> Test:
     of_handle = [test.name for test in known.values() if test.handle == name]
     if of_handle:
         raise CampaignError(f"{name} is a handle, not a test: name one of {', '.join(of_handle)}")
-    import difflib
-
-    close = difflib.get_close_matches(name, known, n=3)
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    raise CampaignError(f"unknown test {name!r}{hint}")
+    raise CampaignError(f"unknown test {name!r}; {did_you_mean(name, known)}")

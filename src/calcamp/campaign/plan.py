@@ -17,8 +17,9 @@ from pathlib import Path
 from calcamp.campaign.core import CampaignError, Subtask, Test, find_test
 from calcamp.campaign.structure import expected_keys
 from calcamp.config import lookup
-from calcamp.config.errors import raise_all
+from calcamp.config.errors import ConfigError, did_you_mean, raise_all
 from calcamp.config.products import pick_product
+from calcamp.config.yamlfile import read_yaml
 from calcamp.data.files import InputError, read_json, sha256
 from calcamp.detector.geometry import CCDS, Detector
 from calcamp.paths import Results, workflow_root
@@ -227,19 +228,12 @@ class Plan:
         try:
             return declared.options(**given).model_dump()
         except ValidationError as error:
-            import difflib
-
             fields = list(declared.options.model_fields)
             lines = []
             for item in error.errors():
                 key = ".".join(map(str, item["loc"]))
                 if item["type"] == "extra_forbidden":
-                    close = difflib.get_close_matches(key, fields, n=1)
-                    hint = (
-                        f"did you mean {close[0]}?"
-                        if close
-                        else f"it has {', '.join(fields) or 'no options'}"
-                    )
+                    hint = did_you_mean(key, fields) if fields else "it has no options"
                     lines.append(f"options.{subtask}.{key}: no such option; {hint}")
                 else:
                     lines.append(f"options.{subtask}.{key}: {item['msg']} (found {item['input']!r})")
@@ -625,6 +619,23 @@ def _prep_of(test: Test) -> list[Subtask]:
     return [s for s in test.subtasks if s.name == "prep"]
 
 
+def _unknown_tests(path: Path, told: set[str]) -> list[ConfigError]:
+    """Test names that lead nowhere in a file that is wrong elsewhere too; keys in `told` have their fault already."""
+    try:
+        document = read_yaml(path, keep_faults=True)
+    except ConfigError:
+        return []
+    tests = document.data.get("tests") if isinstance(document.data, dict) else None
+    faults = []
+    for name in tests if isinstance(tests, dict) else ():
+        try:
+            find_test(split_name(str(name))[0])
+        except CampaignError as error:
+            if f"tests.{name}" not in told:
+                faults.append(ConfigError(path, document.line(("tests", name)), f"tests.{name}", str(error)))
+    return faults
+
+
 def load(configfiles, overrides: dict | None = None) -> Plan:
     """Plan of the session file given to Snakemake or to a command.
 
@@ -640,5 +651,10 @@ def load(configfiles, overrides: dict | None = None) -> Plan:
         raise PlanError(
             f"one session file is needed, {what}: add --configfile config/sessions/<SESSION>.yaml"
         )
-    found = lookup.load_all(Path(configfiles[0]), overrides or {})
+    path = Path(configfiles[0])
+    try:
+        found = lookup.load_all(path, overrides or {})
+    except ConfigError as error:
+        faults = [*error.errors, *_unknown_tests(path, {e.key for e in error.errors})]
+        raise_all(sorted(faults, key=lambda e: (e.file != str(path), e.line or 0)))
     return Plan(found.session, found.block, found.chamber, found.detector, found.limits)

@@ -20,7 +20,7 @@ from calcamp.campaign import scripts as writer
 from calcamp.campaign.catalogue import split_tag
 from calcamp.campaign.core import CampaignError
 from calcamp.campaign.duration import test_minutes
-from calcamp.config.errors import raise_all
+from calcamp.config.errors import likely, raise_all
 from calcamp.config.shape import File
 from calcamp.data import scripts as files
 from calcamp.data.files import InputError, read_json, sha256, sync_folder, write_atomic, write_json
@@ -138,10 +138,8 @@ def resolve(read: SessionsInput) -> list[SessionPlan]:
 
 
 def _near(test: str, available) -> str:
-    import difflib
-
     generic = sorted(name for name in available if name.startswith(f"{test}_"))
-    close = generic or difflib.get_close_matches(test, available, n=3)
+    close = generic or likely(test, available)
     return f" (there are {', '.join(close)})" if close else ""
 
 

@@ -6,7 +6,6 @@ or with sub-commands).
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from importlib.util import find_spec
@@ -83,7 +82,9 @@ def main() -> None:
         sys.exit(0)
     name = arguments[0]
     if name not in available():
-        close = difflib.get_close_matches(name, available(), n=1)
+        from calcamp.config.errors import likely
+
+        close = likely(name, available(), 1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         print(f"calcamp: there is no command {name!r}.{hint} See 'calcamp --help'.", file=sys.stderr)
         sys.exit(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from calcamp.config.errors import did_you_mean
 from calcamp.data.files import InputError
 from calcamp.detector.geometry import CCDS, QUADRANTS
 from calcamp.simulate.exposure import Disturbance
@@ -79,13 +80,9 @@ def parse_fault(text: str) -> Fault:
     ------
     InputError : unknown fault, or a place that is none.
     """
-    import difflib
-
     name, *place = text.strip().split(":")
     if name not in KINDS:
-        close = difflib.get_close_matches(name, KINDS, n=1)
-        hint = f"Did you mean {close[0]}?" if close else None
-        raise InputError(f"there is no fault {name!r}", expected=f"one of {', '.join(KINDS)}", remedy=hint)
+        raise InputError(f"there is no fault {name!r}", remedy=did_you_mean(name, KINDS))
     obsid, ccd, quadrant = ([p.strip() for p in place] + ["", "", ""])[:3]
     valid = (not obsid or obsid.isdecimal()) and (not ccd or ccd in {str(n) for n in CCDS})
     if len(place) > 3 or not valid or (quadrant and quadrant not in QUADRANTS):
