@@ -340,3 +340,72 @@ def test_top_and_bottom_share_a_panel_and_nothing_else_does():
         ("FPGA_VCC", ["FPGA_VCC"]),
         ("RPSU_TEMP_T", ["RPSU_TEMP_T"]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("unit", "text"),
+    [
+        ("adu2/Hz", "ADU²/Hz"),
+        ("electron / (h pix)", "e⁻/px/h"),
+        ("e-/pixel/h", "e⁻/px/h"),
+        ("pix4", "px⁴"),
+        ("mm/kpix2", "mm/kpx²"),
+        ("us", "µs"),
+        ("degC", "°C"),
+        ("1/V", "1/V"),
+        ("trap", "trap"),
+        ("1", ""),
+        ("%", "%"),
+    ],
+)
+def test_units_are_printed_for_people(unit, text):
+    from calcamp.report.tables import pretty_unit
+
+    assert pretty_unit(unit) == text
+
+
+def test_empty_bins_of_a_histogram_are_not_bridged():
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from calcamp.report.figures import draw_counts
+
+    ax = Figure().add_subplot()
+    draw_counts(ax, np.array([0.25, 0.75, 60.25]), np.array([5.0, 3.0, 20.0]), 0.5, "black")
+    counts, edges, _ = ax.patches[0].get_data()
+    assert (counts[0], counts[1], counts[-1], counts.sum()) == (5, 3, 20, 28)
+    assert (edges[0], edges[-1], len(counts)) == (0.0, 60.5, 121)
+
+
+def test_small_headline_numbers_are_shown_in_millionths(tmp_path):
+    from calcamp.report.common import _headline_beam
+
+    items = {
+        (1, q): {"quantity": "trap_density", "value": v, "err": 1.6e-5, "unit": "trap/pixel"}
+        for q, v in zip("EF", (6.3e-5, 2.15e-4), strict=True)
+    }
+
+    class Data:
+        compliance = ()
+
+    beam = _headline_beam(Data(), "trap_density", (("temperature_K", 153), ("region", "img")), items)
+    assert beam.caption == "Trap density, temperature 153 K, image [10⁻⁶ trap/px]"
+    assert [beam.cells[1, q].text for q in "EF"] == ["63 ± 16", "215 ± 16"]
+
+
+def test_frames_without_others_of_their_column_have_no_drift_figure(bias, tmp_path):
+    import shutil
+
+    folder = tmp_path / "BIAS01"
+    whole, built = bias
+    shutil.copytree(whole, folder)
+    path = folder / "tables" / "offsets.ecsv"
+    header, _, body = path.read_text().rpartition("\nobsid")
+    names, *rows = ("obsid" + body).splitlines()
+    place = names.split().index("delta")
+    rows = [" ".join("0.0" if k == place else v for k, v in enumerate(row.split())) for row in rows]
+    path.write_text("\n".join([header, names, *rows, ""]))
+    text = build_report(folder, pdf=False).html.read_text()
+    assert "No column has several frames" in text
+    assert "check_delta_offset" not in text
+    assert "check_delta_offset" in built.html.read_text()

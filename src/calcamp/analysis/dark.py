@@ -287,6 +287,7 @@ class QuadrantDark:
 
 
 PERCENTILES = (5.0, 50.0, 95.0, 99.0, 99.9)
+HISTOGRAM_BIN_ADU = 0.5
 
 
 def analyse_quadrant(
@@ -518,7 +519,8 @@ def _less_bias_noise(pattern: Pattern, bias_error: np.ndarray) -> Pattern:
 def _distribution(area, levels):
     """Percentiles and histogram of the master above the overscan level, ADU."""
     shift = float(np.nanmean([level.img_minus_pre - level.signal for level in levels]))
-    width = 0.05
+    parts = 10  # of a bin of the figure: the percentiles need finer ones
+    width = HISTOGRAM_BIN_ADU / parts
     low, high = -20.0, 130.0
     bins = int((high - low) / width)
     # bin 0 is below the range, the last above it, and one more takes what is not a number
@@ -534,7 +536,6 @@ def _distribution(area, levels):
     edges = low + width * np.arange(bins + 1)
     wanted = {p: p / 100 * cumulative[-1] for p in PERCENTILES}
     percentiles = {p: float(np.interp(target, cumulative[: bins + 1], edges)) for p, target in wanted.items()}
-    # for the figure: bins of 0.5 ADU
-    coarse = counts[1:-1].reshape(-1, 10).sum(axis=1)
-    centres = low + 0.5 * (np.arange(coarse.size) + 0.5)
+    coarse = counts[1:-1].reshape(-1, parts).sum(axis=1)
+    centres = low + HISTOGRAM_BIN_ADU * (np.arange(coarse.size) + 0.5)
     return percentiles, (centres, coarse)

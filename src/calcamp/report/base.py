@@ -457,7 +457,21 @@ NAMES = {
     "lost": "Lost pixels",
     "bad_pixels": "Bad pixels",
 }
-_WORDS = {"ccd": "CCD", "obsid": "OBSID", "adu": "ADU", "hk": "HK", "n": "n", "dq": "DQ", "err": "error"}
+_WORDS = {
+    "ccd": "CCD",
+    "obsid": "OBSID",
+    "adu": "ADU",
+    "hk": "HK",
+    "n": "n",
+    "dq": "DQ",
+    "err": "error",
+    "fwhm": "FWHM",
+    "ig1": "IG1",
+    "idl": "IDL",
+    "tau": "τ",
+    "pc": "Pc",
+    "chi2": "χ²",
+}
 REGION_NAMES = {"pre": "prescan", "img": "image", "ove": "overscan", "pov": "parallel overscan"}
 
 

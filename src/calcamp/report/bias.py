@@ -195,7 +195,7 @@ _DRIFT_ROWS = (
 def _draw_drift(figure, table, data) -> None:
     times, xlabel = fig.frame_times(data)
     for r, (name, ylabel) in enumerate(_DRIFT_ROWS):
-        top = 0.93 - r * 0.295
+        top = 0.91 - r * 0.29
         axes = fig.ccd_panels(figure, bottom=top - 0.25, top=top, left=0.1, lowest=r == 2, titles=r == 0)
         for ccd, ax in axes.items():
             ax.axhline(0, color="#bbbbbb", linewidth=0.6, zorder=0)

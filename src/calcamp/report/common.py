@@ -33,6 +33,7 @@ from calcamp.report.base import (
     number,
     obsid_tuple,
     plain_table,
+    power_of_ten,
     pretty_unit,
     scope_text,
     state_of,
@@ -315,24 +316,30 @@ def _rank(name: str, extra: tuple) -> tuple:
 
 def _headline_beam(data: ReportData, name: str, extra: tuple, items: dict) -> Beam:
     cells, bounds = {}, set()
+    # numbers that are all small are shown as so many 10⁻⁶ of the unit: their zeros would not fit a cell
+    largest = max((abs(i["value"]) for i in items.values() if is_number(i.get("value"))), default=1.0)
+    power = 3 * math.ceil(-math.log10(largest) / 3) if 0 < largest < 1e-3 else 0
+
+    def scaled(value):
+        return value * 10**power if is_number(value) else value
+
     for key, item in items.items():
         judged = _judged(data, item)
-        low, high = judged.get("low"), judged.get("high")
+        low, high = scaled(judged.get("low")), scaled(judged.get("high"))
         if is_number(low) or is_number(high):
             bounds.add((low, high))
         state = state_of(judged["ok"]) if "ok" in judged else ""
         if not is_number(item.get("value")):
             state = "none"
-        text = with_error(item.get("value"), item.get("err"), limit_sign(item))
+        text = with_error(scaled(item.get("value")), scaled(item.get("err")), limit_sign(item))
         if is_number(item.get("systematic")) and item["systematic"] > 0:
-            text += f" ± {number(item['systematic'], 2)} (syst.)"
+            text += f" ± {number(scaled(item['systematic']), 2)} (syst.)"
         if is_number(item.get("fluence")):
             text += f" at {item['fluence'] / 1000:.3g} kADU"
         cells[key] = Cell(text, state)
     unit = next((pretty_unit(i["unit"]) for i in items.values() if i.get("unit")), "")
-    caption = title(name) + "".join(
-        f", {REGION_NAMES.get(v, v) if k == 'region' else f'{k} {v}'}" for k, v in extra
-    )
+    unit = f"{power_of_ten(-power)} {unit}".strip() if power else unit
+    caption = title(name) + "".join(f", {_named_key(k, v)}" for k, v in extra)
     caption += f" [{unit}]" if unit else ""
     if any(i.get("gain_nominal") for i in items.values()):
         caption += ", with the nominal gain"
@@ -341,6 +348,16 @@ def _headline_beam(data: ReportData, name: str, extra: tuple, items: dict) -> Be
     elif bounds:
         caption += ", limits per quadrant in the compliance table"
     return Beam(cells, caption)
+
+
+def _named_key(key: str, value) -> str:
+    """What tells one headline number from another, in words: ``temperature_K`` 153 is temperature 153 K."""
+    if key == "region":
+        return str(REGION_NAMES.get(value, value))
+    name, _, unit = key.rpartition("_")
+    if name and unit in ("K", "V", "mm", "nm", "s", "us"):
+        return f"{name.replace('_', ' ')} {value} {pretty_unit(unit)}"
+    return f"{key.replace('_', ' ')} {value}"
 
 
 def _bounds(low, high) -> str:
@@ -368,7 +385,9 @@ _CELL_KEYS = ("ccd", "quadrant", "region", "column", "wavelength", "spot", "kind
 def _headline_table(items: list[dict]) -> TableBlock:
     rows = []
     for item in items[:LONG_TABLE]:
-        keys = ", ".join(f"{k} {v}" for k, v in item.items() if k not in _HEADLINE_KEYS and v is not None)
+        keys = ", ".join(
+            _named_key(k, v) for k, v in item.items() if k not in _HEADLINE_KEYS and v is not None
+        )
         where = ", ".join(p for p in (label(item.get("ccd"), item.get("quadrant")), keys) if p)
         text = with_error(item.get("value"), item.get("err"), limit_sign(item))
         state = "" if is_number(item.get("value")) else "none"
@@ -990,6 +1009,11 @@ def checks(data: ReportData) -> Section:
     else:
         times, xlabel = fig.frame_times(data)
         for name, column, text, least in _CHECK_FIGURES:
+            if column == "delta" and column in table and not np.nan_to_num(table.floats(column)).any():
+                section.blocks.append(
+                    Text("No column has several frames, whose offsets could be compared with their median.")
+                )
+                continue
 
             def draw(figure, column=column, least=least):
                 _draw_check(figure, table, column, times, xlabel, least)
@@ -1094,8 +1118,11 @@ _SCANS = {"pre": "prescan", "ove": "overscan", "both": "prescan and overscan"}
 def preparation(data: ReportData) -> Section:
     """Steps of the image preparation and the calibration products that were used."""
     section = Section("Image preparation", [], "preparation")
-    options = as_dict(as_dict(data.verdict.get("options")).get("prep"))
-    if not options:
+    every = as_dict(data.verdict.get("options"))
+    options = as_dict(every.get("prep"))
+    if not options and every:
+        section.blocks.append(Text("No sub-task of this run reads prepared images."))
+    elif not options:
         section.blocks.append(Note("The verdict does not list options of the image preparation.", "missing"))
     else:
         steps = [

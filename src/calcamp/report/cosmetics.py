@@ -306,9 +306,7 @@ def _draw_histogram(figure, table, unit) -> None:
                     markersize=1.5,
                     color=fig.QUADRANT_COLOURS[quadrant],
                 )
-        ax.set_yscale("log")
-        ax.set_ylim(bottom=0.7)
-    fig.share_limits(axes)
+    fig.count_axes(axes)
     fig.axis_labels(figure, unit, "pixels per bin")
     fig.legend(figure, quadrant_entries())
 

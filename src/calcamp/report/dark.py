@@ -238,26 +238,23 @@ def histogram(data: ReportData) -> list:
 
 
 def _draw_histogram(figure, table) -> None:
-    x_name = next((c for c in ("value", "centre", "bin", "rate", "low") if c in table), None)
-    y_name = next((c for c in ("count", "counts", "pixels", "n") if c in table), None)
-    if None in (x_name, y_name):
+    if "value" not in table or "count" not in table:
         raise fig.NoData("table dark_histogram lacks value or count")
+    centres = np.unique(table.floats("value"))
+    width = np.diff(centres).min() if len(centres) > 1 else 1.0
     axes = fig.ccd_panels(figure)
     for ccd, ax in axes.items():
         for quadrant in QUADRANTS:
             part = table.select(ccd=ccd, quadrant=quadrant)
-            counts = part.floats(y_name)
-            if np.nansum(counts) > 0:
-                ax.step(
-                    part.floats(x_name),
-                    np.where(counts > 0, counts, np.nan),
-                    where="mid",
-                    color=fig.QUADRANT_COLOURS[quadrant],
-                    linewidth=0.8,
-                )
-        ax.set_yscale("log")
-    fig.share_limits(axes)
-    fig.axis_labels(figure, f"master dark [{table.unit(x_name) or 'ADU'}]", "pixels per bin")
+            fig.draw_counts(
+                ax,
+                part.floats("value"),
+                part.floats("count"),
+                width,
+                fig.QUADRANT_COLOURS[quadrant],
+            )
+    fig.count_axes(axes)
+    fig.axis_labels(figure, f"master dark [{table.unit('value') or 'ADU'}]", "pixels per bin")
     fig.legend(figure, quadrant_entries(marker=False))
 
 
@@ -276,7 +273,7 @@ def hot_pixels(data: ReportData) -> list:
         return [*blocks, Text("No pixel is hot by the criteria of the options."), *hot_columns(data)]
     if table is None:
         return [*blocks, *data.missing("hot_pixels")]
-    caption = "Positions of the hot pixels, quadrants as seen; larger and redder is hotter. Not repeatable between frames: open symbols."
+    caption = "Positions of the hot pixels, quadrants as seen; larger and darker is hotter. Not repeatable between frames: open symbols."
     blocks.append(
         data.figures.make(
             "dark_hot_pixels", caption, lambda f: _draw_hot(f, table, data.detector), height=2.65

@@ -332,6 +332,25 @@ def share_limits(axes: dict, x: bool = True, y: bool = True, least_y: float = 0.
             ax.set_ylim(bottom, top)
 
 
+def draw_counts(ax, centres: np.ndarray, counts: np.ndarray, width: float, colour: str) -> None:
+    """A histogram of bins of `width` as an outline; bins that are not given are empty, not bridged."""
+    if not len(centres):
+        return
+    places = np.rint((centres - centres.min()) / width).astype(int)
+    filled = np.zeros(places.max() + 1)
+    filled[places] = counts
+    edges = centres.min() + width * (np.arange(len(filled) + 1) - 0.5)
+    ax.stairs(filled, edges, color=colour, linewidth=0.8)
+
+
+def count_axes(axes: dict) -> None:
+    """Logarithmic counts, from below one: call it when all is drawn."""
+    for ax in axes.values():
+        ax.set_yscale("log")
+        ax.set_ylim(bottom=0.7)
+    share_limits(axes)
+
+
 def span(
     axes: dict, values: list[np.ndarray], margin: float = 0.08, robust: float = 0.0, least: float = 0.0
 ) -> None:
@@ -362,7 +381,7 @@ def robust_limits(axes: dict, curves: list[tuple], least: float) -> None:
     bottom = full_low if full_low > low - 3 * spread else low - 0.3 * spread
     top = full_high if full_high < high + 3 * spread else high + 0.3 * spread
     height, middle = max(top - bottom, least), (top + bottom) / 2
-    bottom, top = middle - 0.58 * height, middle + 0.62 * height
+    bottom, top = middle - 0.58 * height, middle + 0.72 * height  # room for the panel's letter
     for ax in axes.values():
         ax.set_ylim(bottom, top)
     for ax, x, y, colour in curves:

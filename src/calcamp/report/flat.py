@@ -171,18 +171,12 @@ def _draw_histogram(figure, table) -> None:
     for ccd, ax in axes.items():
         for quadrant in ("E", "F", "G", "H"):
             part = table.select(ccd=ccd, quadrant=quadrant)
-            if not len(part):
-                continue
-            counts = np.full(201, np.nan)
-            counts[np.rint(100 * part.floats("response")).astype(int)] = part.floats("pixels")
-            ax.step(
-                np.arange(201) / 100, counts, where="mid", color=fig.QUADRANT_COLOURS[quadrant], linewidth=0.8
+            fig.draw_counts(
+                ax, part.floats("response"), part.floats("pixels"), 0.01, fig.QUADRANT_COLOURS[quadrant]
             )
-    for ax in axes.values():
-        ax.set_yscale("log")
         for limit in (0.5, 0.8, 1.2, 1.5):
             ax.axvline(limit, **fig.LIMIT)
-    fig.share_limits(axes)
+    fig.count_axes(axes)
     fig.axis_labels(figure, "response", "pixels per bin")
     fig.legend(figure, quadrant_entries(marker=False))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -87,30 +88,27 @@ def _number(value) -> float:
         return float("nan")
 
 
-#: Spellings of units for people; what is not listed is shown as it is.
+#: Units that people write in another order; the others are spelt word by word.
 UNITS = {
+    "electron / (h pix)": "e⁻/px/h",
+    "electron / (pix h)": "e⁻/px/h",
+    "e-/(px h)": "e⁻/px/h",
+    "1/min/cm2": "/min/cm²",
+    "1": "",
+}
+_WORDS = {
     "adu": "ADU",
     "electron": "e⁻",
     "e-": "e⁻",
     "pix": "px",
     "pixel": "px",
+    "kpix": "kpx",
+    "us": "µs",
+    "um": "µm",
     "deg_C": "°C",
-    "electron / (h pix)": "e⁻/px/h",
-    "electron / (pix h)": "e⁻/px/h",
-    "electron / h": "e⁻/h",
-    "electron / s": "e⁻/s",
-    "adu2": "ADU²",
-    "ADU2/Hz": "ADU²/Hz",
-    "1/min/cm2": "/min/cm²",
-    "e-/(px h)": "e⁻/px/h",
-    "adu2 / Hz": "ADU²/Hz",
-    "adu / h": "ADU/h",
-    "e-/s": "e⁻/s",
-    "e-/px/h": "e⁻/px/h",
-    "adu / s": "ADU/s",
-    "%": "%",
-    "1": "",
+    "degC": "°C",
 }
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def pretty_unit(unit: str) -> str:
@@ -118,9 +116,8 @@ def pretty_unit(unit: str) -> str:
     unit = str(unit).strip()
     if unit in UNITS:
         return UNITS[unit]
-    for raw, nice in (("electron", "e⁻"), ("adu", "ADU"), ("pixel", "px"), ("pix", "px")):
-        unit = unit.replace(raw, nice)
-    return unit
+    words = re.sub(r"([^\W\d]+-?)(\d*)", lambda m: _WORDS.get(m[1], m[1]) + m[2].translate(_RAISED), unit)
+    return words.replace(" / ", "/")
 
 
 def read_table(path: Path | str) -> Table:

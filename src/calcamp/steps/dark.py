@@ -420,6 +420,8 @@ def _write_profiles(ctx, results) -> None:
 
 def _write_histogram(ctx, results) -> None:
     """Table ``dark_histogram``: pixels of the image area of the master dark above the overscan."""
+    from calcamp.analysis.dark import HISTOGRAM_BIN_ADU
+
     columns = {name: [] for name in ("ccd", "quadrant", "value", "count")}
     for quadrant, result in results.items():
         centres, counts = result.histogram
@@ -433,7 +435,7 @@ def _write_histogram(ctx, results) -> None:
         columns,
         units={"value": "ADU", "count": "px"},
         descriptions={
-            "value": "centre of a bin of 0.5 ADU, above the overscan",
+            "value": f"centre of a bin of {HISTOGRAM_BIN_ADU} ADU, above the overscan; empty bins are left out",
             "count": "pixels in the bin",
         },
     )
