@@ -409,3 +409,12 @@ def test_frames_without_others_of_their_column_have_no_drift_figure(bias, tmp_pa
     assert "No column has several frames" in text
     assert "check_delta_offset" not in text
     assert "check_delta_offset" in built.html.read_text()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(6e-4, "6·10⁻⁴"), (7.6e-5, "7.6·10⁻⁵"), (3e7, "3·10⁷"), (0.86, "0.86"), (None, "")]
+)
+def test_limits_are_printed_without_idle_zeros(value, text):
+    from calcamp.report.base import bound
+
+    assert bound(value) == text

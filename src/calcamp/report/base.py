@@ -352,8 +352,8 @@ def bound(value) -> str:
     """A limit, without zeros that say nothing; empty when there is none."""
     if not is_number(value):
         return ""
-    text = number(value, 5)
-    return text.rstrip("0").rstrip(".") if "." in text and "·" not in text else text
+    digits, times, power = number(value, 5).partition("·")
+    return (digits.rstrip("0").rstrip(".") if "." in digits else digits) + times + power
 
 
 def limit_sign(item: dict) -> str:
@@ -466,6 +466,12 @@ _WORDS = {
     "dq": "DQ",
     "err": "error",
     "fwhm": "FWHM",
+    "her": "HER",
+    "ptc": "PTC",
+    "psf": "PSF",
+    "bf": "BF",
+    "cti": "CTI",
+    "prnu": "PRNU",
     "ig1": "IG1",
     "idl": "IDL",
     "tau": "τ",

@@ -316,9 +316,10 @@ def _rank(name: str, extra: tuple) -> tuple:
 
 def _headline_beam(data: ReportData, name: str, extra: tuple, items: dict) -> Beam:
     cells, bounds = {}, set()
-    # numbers that are all small are shown as so many 10⁻⁶ of the unit: their zeros would not fit a cell
+    # small numbers whose zeros do not fit a cell are shown as so many thousandths or millionths of the unit
+    longest = max(len(with_error(i.get("value"), i.get("err"), limit_sign(i))) for i in items.values())
     largest = max((abs(i["value"]) for i in items.values() if is_number(i.get("value"))), default=1.0)
-    power = 3 * math.ceil(-math.log10(largest) / 3) if 0 < largest < 1e-3 else 0
+    power = 3 * math.ceil(-math.log10(largest) / 3) if longest > 18 and 0 < largest < 0.01 else 0
 
     def scaled(value):
         return value * 10**power if is_number(value) else value
@@ -1154,10 +1155,20 @@ def preparation(data: ReportData) -> Section:
 
 
 def _product_text(where) -> str:
-    """``CCD1: file, CCD2: file``: names, not the folders of this machine."""
+    """``CCD1: file, CCD2: file``: names, not the folders of this machine, and each file once."""
     if not isinstance(where, dict):
         return folder_name(where)
-    return ", ".join(f"{k}: {folder_name(v) if isinstance(v, str) else _text(v)}" for k, v in where.items())
+    found: dict[str, str] = {}
+
+    def walk(key, value):
+        if isinstance(value, dict):
+            for inner, item in value.items():
+                walk(f"CCD{inner}" if str(inner) in "123" else str(inner), item)
+        else:
+            found.setdefault(folder_name(value) if isinstance(value, str) else _text(value), key)
+
+    walk("", where)
+    return ", ".join(f"{key}: {text}" for text, key in found.items())
 
 
 def inputs(data: ReportData) -> Section:
