@@ -782,3 +782,24 @@ if __name__ == "__main__":
         Detector("ccd273") if "--full" in sys.argv else MINI,
     )
     print(build_report(where))
+
+
+def too_wide(html_file: Path) -> list[str]:
+    """What stands out of the page on the right once WeasyPrint has laid it out: beginning of the text of each box."""
+    from calcamp.report.pdf import lay_out
+
+    def text_of(box) -> str:
+        return getattr(box, "text", "") + "".join(text_of(child) for child in getattr(box, "children", ()))
+
+    found = []
+    for page in lay_out(html_file.read_text(), html_file.parent).pages:
+        right = page._page_box.content_box_x() + page._page_box.width
+        stack = [page._page_box]
+        while stack:
+            box = stack.pop()
+            stack += getattr(box, "children", ())
+            width = getattr(box, "width", 0)
+            ends = box.position_x + width if isinstance(width, int | float) else 0
+            if type(box).__name__ in ("TableBox", "TextBox", "LineBox") and ends > right + 1:
+                found.append(text_of(box)[:80])
+    return found

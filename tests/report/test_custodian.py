@@ -47,6 +47,11 @@ def test_flux_of_the_flat_source_is_the_mean_of_the_channels():
     assert abs(entry["found"] - 3.65) < 1e-9
     assert abs(entry["err"] - 0.005) < 1e-9
     assert "flat" in entry["what"]
+    assert entry["needed"] is None
+    light = {"saturation_time": {"3": 3.6, "4": 3.5}, "wavelength": {"3": 880, "4": 800}}
+    (entry,) = proposals(ROOT, {"FLATFLUX00_800": told}, {"FLATFLUX00_800": {"chamber_data": light}})
+    assert (entry["present"], entry["needed"]) == (3.5, True)
+    assert entry["command"] == "calcamp chamber set-flux B_NOSTROMO results/D11/FLATFLUX00_800"
 
 
 def shift(ccd, x, y, err=0.05):

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from tests.report.report_fixtures import ecsv, make_test
+from tests.report.report_fixtures import ecsv, make_test, too_wide
 
 from calcamp.report.build import build_report
 
@@ -85,6 +85,11 @@ def test_pdf_is_marked_as_pdfa_with_embedded_fonts_and_no_paths(bias):
         for note in page.get("/Annots", []):
             assert "/URI" not in note.get_object().get("/A", {})
     assert str(folder).encode() not in built.pdf.read_bytes()
+
+
+def test_nothing_stands_out_of_the_page(bias, dark):
+    for _, built in (bias, dark):
+        assert too_wide(built.html) == []
 
 
 def test_every_link_of_the_html_has_its_target(bias):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from tests.report.report_fixtures import make_test
+from tests.report.report_fixtures import make_test, too_wide
 
 from calcamp.report.summary import write_summary
 
@@ -93,3 +93,34 @@ def test_reports_still_being_made_are_named_unless_the_run_failed(tmp_path):
         assert tests["BIAS01"]["report"] == "BIAS01/BIAS01_report.pdf"
         assert tests["DARK01"]["report"] == there
         assert tests["PTC01"]["report"] is None  # not executed
+
+
+def test_long_proposals_and_many_flags_stay_on_the_page(tmp_path):
+    make_session(tmp_path)
+    path = tmp_path / "BIAS01" / "verdict.json"
+    verdict = json.loads(path.read_text())
+    verdict["flags"] = 7 * verdict["flags"][:1] + verdict["flags"]
+    verdict["headline"] = [
+        *(
+            {"quantity": f"lock_shift_{axis}", "ccd": ccd, "value": 107.766 + ccd, "err": 0.061}
+            for ccd in (1, 2, 3)
+            for axis in "xy"
+        ),
+        {
+            "quantity": "saturation_time",
+            "value": 2.154419,
+            "err": 7.9e-5,
+            "wavelength": 800,
+            "source": "point",
+        },
+    ]
+    path.write_text(json.dumps(verdict))
+    (tmp_path / "config" / "plan" / "BIAS01.json").write_text(
+        json.dumps({"judging": {"chamber_data": {"saturation_time": 2.2}}})
+    )
+    write_summary(tmp_path, pdf=False, now=NOW)
+    text = (tmp_path / "summary.html").read_text()
+    assert "HK_OOL (8), POORQUALDATA" in text
+    assert "calcamp chamber set-pattern" in text
+    assert "the profile with the result of FLATFLUX00 or PSFLUX00" in text
+    assert too_wide(tmp_path / "summary.html") == []

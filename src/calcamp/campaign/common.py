@@ -45,11 +45,12 @@ def scan(first: float, last: float, step: float) -> list[float]:
 
 
 def flat_light(test, chamber, detector) -> dict:
-    """What limits on flat light are relative to: saturation times, s, by filter slot, and the shutter table."""
+    """What limits on flat light are relative to: saturation times, s, and wavelengths by filter slot, shutter table."""
     times = {slot: chamber.saturation_time.flat.get(nm) for slot, nm in chamber.filter_wheel.items()}
     table = chamber.shutter_table()
     return {
         "saturation_time": {str(slot): time for slot, time in sorted(times.items()) if time},
+        "wavelength": {str(slot): nm for slot, nm in sorted(chamber.filter_wheel.items())},
         "shutter": None
         if table is None
         else {"name": table.shutter, "commanded": list(table.commanded), "actual": list(table.actual)},

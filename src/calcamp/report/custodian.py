@@ -73,11 +73,17 @@ def _flux(test, verdict, headline, known, place) -> list[dict]:
     if found is None:
         return []
     source = found.get("source") or "flat"
-    entry = _entry(test, f"saturation time, {source} source", found, known.get("saturation_time"), "s")
+    held = known.get("saturation_time")
+    if isinstance(held, dict):  # by filter slot
+        slots = {nm: slot for slot, nm in as_dict(known.get("wavelength")).items()}
+        held = held.get(slots.get(found.get("wavelength")))
+    entry = _entry(test, f"saturation time, {source} source", found, held, "s")
     present = entry["present"]
     entry["needed"] = _differs(entry, FLUX_FRACTION * present if is_number(present) else 0.0)
     if test.startswith(_FLUX):
         entry["command"] = f"calcamp chamber set-flux {verdict.get('chamber')} {place}"
+    elif entry["needed"]:
+        entry["note"] = f"the profile with the result of {' or '.join(_FLUX)}"
     return [entry]
 
 
