@@ -81,7 +81,7 @@ def test_one_file_with_everything(tmp_path):
     assert "&lt;script&gt;" in text
     assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
     assert re.search(
-        r"read_noise</td><td>region img</td><td class=\"number\">1.5</td><td class=\"number\">0.1</td><td class=\"number\">2<",
+        r"Read noise</td><td>image</td><td class=\"number\">1.5</td><td class=\"number\">0.1</td><td class=\"number\">2<",
         text,
     )
     for word in ("BIAS01", "DARK01", "RON_OOL", "BIAS01_report.pdf"):

@@ -490,6 +490,16 @@ def title(name: str) -> str:
     return text if text == "n" else text[:1].upper() + text[1:]
 
 
+def named_key(key: str, value) -> str:
+    """What tells one headline number from another, in words: ``temperature_K`` 153 is temperature 153 K."""
+    if key == "region":
+        return str(REGION_NAMES.get(value, value))
+    name, _, unit = key.rpartition("_")
+    if name and unit in ("K", "V", "mm", "nm", "s", "us"):
+        return f"{name.replace('_', ' ')} {value} {pretty_unit(unit)}"
+    return f"{key.replace('_', ' ')} {value}"
+
+
 # ---- tables of tables -----------------------------------------------------------------------------------
 def plain_table(
     table: Table, columns: list[str] | None = None, caption: str = "", limit: int = LONG_TABLE

@@ -30,6 +30,7 @@ from calcamp.report.base import (
     is_number,
     label,
     limit_sign,
+    named_key,
     number,
     obsid_tuple,
     plain_table,
@@ -340,7 +341,7 @@ def _headline_beam(data: ReportData, name: str, extra: tuple, items: dict) -> Be
         cells[key] = Cell(text, state)
     unit = next((pretty_unit(i["unit"]) for i in items.values() if i.get("unit")), "")
     unit = f"{power_of_ten(-power)} {unit}".strip() if power else unit
-    caption = title(name) + "".join(f", {_named_key(k, v)}" for k, v in extra)
+    caption = title(name) + "".join(f", {named_key(k, v)}" for k, v in extra)
     caption += f" [{unit}]" if unit else ""
     if any(i.get("gain_nominal") for i in items.values()):
         caption += ", with the nominal gain"
@@ -349,16 +350,6 @@ def _headline_beam(data: ReportData, name: str, extra: tuple, items: dict) -> Be
     elif bounds:
         caption += ", limits per quadrant in the compliance table"
     return Beam(cells, caption)
-
-
-def _named_key(key: str, value) -> str:
-    """What tells one headline number from another, in words: ``temperature_K`` 153 is temperature 153 K."""
-    if key == "region":
-        return str(REGION_NAMES.get(value, value))
-    name, _, unit = key.rpartition("_")
-    if name and unit in ("K", "V", "mm", "nm", "s", "us"):
-        return f"{name.replace('_', ' ')} {value} {pretty_unit(unit)}"
-    return f"{key.replace('_', ' ')} {value}"
 
 
 def _bounds(low, high) -> str:
@@ -387,7 +378,7 @@ def _headline_table(items: list[dict]) -> TableBlock:
     rows = []
     for item in items[:LONG_TABLE]:
         keys = ", ".join(
-            _named_key(k, v) for k, v in item.items() if k not in _HEADLINE_KEYS and v is not None
+            named_key(k, v) for k, v in item.items() if k not in _HEADLINE_KEYS and v is not None
         )
         where = ", ".join(p for p in (label(item.get("ccd"), item.get("quadrant")), keys) if p)
         text = with_error(item.get("value"), item.get("err"), limit_sign(item))

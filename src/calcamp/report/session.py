@@ -10,7 +10,7 @@ import math
 from pathlib import Path
 
 from calcamp.data.files import read_json, write_atomic
-from calcamp.report.base import as_dict, as_list, is_number
+from calcamp.report.base import as_dict, as_list, is_number, named_key, pretty_unit, title
 
 MAX_FIGURES = 40  # of a test
 MAX_BYTES = 3_000_000  # of a figure; larger ones are in the PDF
@@ -70,7 +70,7 @@ def _numbers(headline: list) -> list[dict]:
     errors: dict[tuple, list[float]] = {}
     for item in map(as_dict, headline):
         of = ", ".join(
-            f"{key} {value}"
+            named_key(key, value)
             for key, value in item.items()
             if key not in _KEYS and isinstance(value, str | int | float) and not isinstance(value, bool)
         )
@@ -82,9 +82,9 @@ def _numbers(headline: list) -> list[dict]:
                 errors.setdefault(key, []).append(item["err"])
     return [
         {
-            "quantity": quantity,
+            "quantity": title(quantity),
             "of": of,
-            "unit": unit,
+            "unit": pretty_unit(unit),
             "channels": len(values),
             "value": f"{sum(values) / len(values):.5g}" if values else "not measured",
             "error": _rms(errors.get((quantity, of, unit), [])),
