@@ -785,7 +785,7 @@ if __name__ == "__main__":
 
 
 def too_wide(html_file: Path) -> list[str]:
-    """What stands out of the page on the right once WeasyPrint has laid it out: beginning of the text of each box."""
+    """What stands out of its table cell or of the page once WeasyPrint has laid it out: beginning of its text."""
     from calcamp.report.pdf import lay_out
 
     def text_of(box) -> str:
@@ -793,13 +793,13 @@ def too_wide(html_file: Path) -> list[str]:
 
     found = []
     for page in lay_out(html_file.read_text(), html_file.parent).pages:
-        right = page._page_box.content_box_x() + page._page_box.width
-        stack = [page._page_box]
+        stack = [(page._page_box, page._page_box.content_box_x() + page._page_box.width)]
         while stack:
-            box = stack.pop()
-            stack += getattr(box, "children", ())
-            width = getattr(box, "width", 0)
-            ends = box.position_x + width if isinstance(width, int | float) else 0
-            if type(box).__name__ in ("TableBox", "TextBox", "LineBox") and ends > right + 1:
+            box, right = stack.pop()
+            kind, width = type(box).__name__, getattr(box, "width", 0)
+            if kind in ("TableBox", "TextBox") and box.position_x + width > right + 1:
                 found.append(text_of(box)[:80])
+            if kind == "TableCellBox":
+                right = min(right, box.position_x + box.margin_width())
+            stack += ((child, right) for child in getattr(box, "children", ()))
     return found

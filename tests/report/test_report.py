@@ -423,3 +423,13 @@ def test_limits_are_printed_without_idle_zeros(value, text):
     from calcamp.report.base import bound
 
     assert bound(value) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("tau", "τ"), ("chi2_dof", "χ²/dof"), ("trap_density", "Trap density"), ("t0", "t₀"), ("fwhm", "FWHM")],
+)
+def test_names_are_printed_for_people(name, text):
+    from calcamp.report.base import title
+
+    assert title(name) == text

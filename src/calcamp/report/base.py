@@ -83,8 +83,8 @@ class TableBlock:
         for k, header in enumerate(self.header):
             cells = [row[k].characters for row in self.rows if k < len(row)]
             full = max(cells, default=0)
-            # A header may break between words; long texts break too.
-            least = max(min(full, 40), max((len(word) for word in header.split()), default=0))
+            # A header may break between words, and is bold; long texts break too.
+            least = max(min(full, 40), 1.1 * max((len(word) for word in header.split()), default=0))
             needs.append((least + 1.7, max(full, len(header)) + 1.7))
         return needs
 
@@ -456,6 +456,10 @@ NAMES = {
     "saturated_fraction": "Saturated fraction",
     "lost": "Lost pixels",
     "bad_pixels": "Bad pixels",
+    "t0": "t₀",
+    "k": "k",
+    "e1": "e1",
+    "e2": "e2",
 }
 _WORDS = {
     "ccd": "CCD",
@@ -487,7 +491,7 @@ def title(name: str) -> str:
         return NAMES[name]
     words = [_WORDS.get(word, word) for word in name.replace("_", " ").split()]
     text = " ".join(words)
-    return text if text == "n" else text[:1].upper() + text[1:]
+    return text if text == "n" or not text[:1].isascii() else text[:1].upper() + text[1:]
 
 
 def named_key(key: str, value) -> str:

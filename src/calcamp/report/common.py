@@ -320,7 +320,7 @@ def _headline_beam(data: ReportData, name: str, extra: tuple, items: dict) -> Be
     # small numbers whose zeros do not fit a cell are shown as so many thousandths or millionths of the unit
     longest = max(len(with_error(i.get("value"), i.get("err"), limit_sign(i))) for i in items.values())
     largest = max((abs(i["value"]) for i in items.values() if is_number(i.get("value"))), default=1.0)
-    power = 3 * math.ceil(-math.log10(largest) / 3) if longest > 18 and 0 < largest < 0.01 else 0
+    power = 3 * math.ceil(-math.log10(largest) / 3) if longest > 17 and 0 < largest < 0.01 else 0
 
     def scaled(value):
         return value * 10**power if is_number(value) else value
@@ -336,9 +336,9 @@ def _headline_beam(data: ReportData, name: str, extra: tuple, items: dict) -> Be
         text = with_error(scaled(item.get("value")), scaled(item.get("err")), limit_sign(item))
         if is_number(item.get("systematic")) and item["systematic"] > 0:
             text += f" ± {number(scaled(item['systematic']), 2)} (syst.)"
-        if is_number(item.get("fluence")):
-            text += f" at {item['fluence'] / 1000:.3g} kADU"
         cells[key] = Cell(text, state)
+        if is_number(item.get("fluence")):  # small, in two lines beside the number
+            cells[key].high, cells[key].low = f"at {item['fluence'] / 1000:.2g}", "kADU"
     unit = next((pretty_unit(i["unit"]) for i in items.values() if i.get("unit")), "")
     unit = f"{power_of_ten(-power)} {unit}".strip() if power else unit
     caption = title(name) + "".join(f", {named_key(k, v)}" for k, v in extra)
