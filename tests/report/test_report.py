@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from tests.report.report_fixtures import ecsv, make_test, too_wide
+from tests.report.report_fixtures import FIRST, ecsv, make_test, manifest, too_wide
 
 from calcamp.report.build import build_report
 
@@ -257,6 +259,47 @@ def test_table_of_2000_rows_is_cut_with_its_count(tmp_path):
     assert built.pages < 25
 
 
+def test_a_long_test_lists_runs_of_exposures_and_one_checksum(tmp_path):
+    """Rows break where the column, a fact or the use changes, and at a gap; every OBSID stays a target of links."""
+    folder = make_test(tmp_path, "BIAS01", tables=False, images=False)
+    whole = manifest("BIAS01", 90, 0.0)
+    for exposure in whole["exposures"][60:]:
+        exposure["column"], exposure["frame"] = 2, exposure["frame"] - 60
+    whole["exposures"][20]["files"]["2"] = None
+    del whole["exposures"][70]
+    verdict = json.loads((folder / "verdict.json").read_text())
+    verdict["excluded"] = [{"obsid": FIRST + 40, "ccd": 1, "quadrant": "E", "cause": "offset", "by": "rule"}]
+    raw = {f"EUC_{FIRST + k}_CCD{c}.fits": f"raw {k} {c}" for k in range(90) for c in (1, 2, 3)}
+    for name, content in raw.items():
+        (tmp_path / name).write_text(content)
+    verdict["inputs"] = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in raw.items()}
+    (folder / "manifest.json").write_text(json.dumps(whole))
+    (folder / "verdict.json").write_text(json.dumps(verdict))
+    built = build_report(folder)
+    html = built.html.read_text()
+    rows = re.findall(r"</span>(\d+–\d+|\d+)</td><td>(col\d+)</td><td>([\d–]+)</td>", html)
+    single = re.findall(r'<td id="obs-\d+">(\d+)</td><td>(col\d+)</td><td>(\d+)</td>', html)
+    assert rows == [
+        (f"{FIRST + a}–{FIRST + b}", f"col{c:03d}", f"{f}–{l}")
+        for a, b, c, f, l in (
+            (0, 19, 1, 1, 20),
+            (21, 39, 1, 22, 40),
+            (41, 59, 1, 42, 60),
+            (60, 69, 2, 1, 10),
+            (71, 89, 2, 12, 30),
+        )
+    ]
+    assert single == [(str(FIRST + 20), "col001", "21"), (str(FIRST + 40), "col001", "41")]
+    ids = [attrs["id"] for _, attrs in Elements(html).found if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {f"obs-{FIRST + k}" for k in range(90) if k != 70} <= set(ids)
+    # What an analyst types to find the checksum again.
+    typed = "LC_ALL=C; export LC_ALL; sha256sum $(ls *.fits | sort) | sha256sum"
+    found = subprocess.run(typed, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "The 270 inputs are listed in verdict.json" in html
+    assert found.split()[0] in html
+
+
 def test_verdict_with_2000_compliance_cells_and_flags(tmp_path):
     folder = make_test(tmp_path, "BIAS01", tables=False, images=False)
     verdict = json.loads((folder / "verdict.json").read_text())
@@ -433,3 +476,18 @@ def test_names_are_printed_for_people(name, text):
     from calcamp.report.base import title
 
     assert title(name) == text
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("temperature_K", 153, "temperature 153 K"),
+        ("wavelength", 800, "wavelength 800 nm"),
+        ("region", "ove", "overscan"),
+        ("column", 2, "column 2"),
+    ],
+)
+def test_keys_of_numbers_are_printed_with_their_unit(key, value, text):
+    from calcamp.report.base import named_key
+
+    assert named_key(key, value) == text

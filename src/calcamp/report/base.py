@@ -52,7 +52,7 @@ class Cell:
     high: str = ""
     obsids: tuple[int, ...] = ()
     align: str = ""  # "l" for text
-    anchor: str = ""  # id that links can point to
+    anchors: tuple[str, ...] = ()  # ids that links can point to
 
     @property
     def characters(self) -> float:
@@ -498,6 +498,8 @@ def named_key(key: str, value) -> str:
     """What tells one headline number from another, in words: ``temperature_K`` 153 is temperature 153 K."""
     if key == "region":
         return str(REGION_NAMES.get(value, value))
+    if key == "wavelength":
+        return f"wavelength {value} nm"
     name, _, unit = key.rpartition("_")
     if name and unit in ("K", "V", "mm", "nm", "s", "us"):
         return f"{name.replace('_', ' ')} {value} {pretty_unit(unit)}"

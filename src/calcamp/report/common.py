@@ -516,7 +516,7 @@ _INVENTORY = ("exptime", "rdmode", "chinj", "v_tpump", "s_tpump", "source", "wav
 
 
 def inventory(data: ReportData) -> Section:
-    """What was taken: one row per exposure, the target of every OBSID link."""
+    """What was taken: one row per exposure (long tests: per run of exposures alike), the target of OBSID links."""
     section = Section("Data inventory", [], "inventory")
     if not data.exposures:
         section.blocks.append(Note("The manifest lists no exposures.", "missing"))
@@ -531,29 +531,50 @@ def inventory(data: ReportData) -> Section:
     if same:
         section.blocks.append(Text(f"The same for all {len(data.exposures)} exposures: {', '.join(same)}."))
     rows = []
-    for exposure in data.exposures:
-        obsid = exposure.get("obsid")
-        files = as_dict(exposure.get("files"))
-        row = [
-            Cell(str(obsid), anchor=f"obs-{obsid}"),
-            Cell(
-                f"col{exposure['column']:03d}"
-                if isinstance(exposure.get("column"), int)
-                else _text(exposure.get("column"))
-            ),
-            Cell(_text(exposure.get("frame"))),
-            *[Cell(_inventory_text(exposure, key)) for key in extra],
-            Cell(
-                str(sum(bool(f) for f in files.values())),
-                "" if sum(map(bool, files.values())) == 3 else "none",
-            ),
-            Cell("yes" if exposure.get("hk") else "no", "" if exposure.get("hk") else "none"),
-            Cell(used.get(obsid, "used"), "none" if obsid in used else "", align="l"),
-        ]
-        rows.append(row)
+    for run in _alike(data.exposures, extra, used):
+        first, last = run[0], run[-1]
+        files = sum(map(bool, as_dict(first.get("files")).values()))
+        numbers = [str(exposure.get("obsid")) for exposure in run]
+        column, use = first.get("column"), used.get(first.get("obsid"), "used")
+        rows.append(
+            [
+                Cell(_span(numbers[0], numbers[-1]), anchors=tuple(f"obs-{n}" for n in numbers)),
+                Cell(f"col{column:03d}" if isinstance(column, int) else _text(column)),
+                Cell(_span(_text(first.get("frame")), _text(last.get("frame")))),
+                *[Cell(_inventory_text(first, key)) for key in extra],
+                Cell(str(files), "" if files == 3 else "none"),
+                Cell("yes" if first.get("hk") else "no", "" if first.get("hk") else "none"),
+                Cell(use, "" if use == "used" else "none", align="l"),
+            ]
+        )
     header = ["OBSID", "Column", "Frame", *extra, "Files", "HK", "Use"]
     section.blocks.append(TableBlock(header, rows, "", compact=True))
     return section
+
+
+def _alike(exposures: list[dict], keys: list[str], used: dict[int, str]) -> list[list[dict]]:
+    """Exposures in rows of the inventory; in a long test those that follow each other and differ in nothing share one."""
+    runs, before = [], None
+    for exposure in exposures:
+        obsid, frame = exposure.get("obsid"), exposure.get("frame")
+        facts = (
+            exposure.get("column"),
+            [_inventory_text(exposure, key) for key in keys],
+            sum(map(bool, as_dict(exposure.get("files")).values())),
+            bool(exposure.get("hk")),
+            used.get(obsid),
+        )
+        counted = isinstance(obsid, int) and isinstance(frame, int)
+        if len(exposures) > LONG_TABLE and counted and before == (obsid - 1, frame - 1, facts):
+            runs[-1].append(exposure)
+        else:
+            runs.append([exposure])
+        before = (obsid, frame, facts)
+    return runs
+
+
+def _span(first: str, last: str) -> str:
+    return first if first == last else f"{first}–{last}"
 
 
 def _inventory_text(exposure: dict, key: str) -> str:
@@ -1173,11 +1194,12 @@ def inputs(data: ReportData) -> Section:
         sums = {
             str(name): as_dict(v).get("sha256") if isinstance(v, dict) else v for name, v in files.items()
         }
-        most = 5 * LONG_TABLE
-        lines = [f"{value or '-':<64}  {name}" for name, value in list(sums.items())[:most]]
-        if len(sums) > most:
-            lines.append(f"… {len(sums) - most} more in verdict.json")
-        section.blocks.append(Verbatim("\n".join(lines), "Inputs, with sha256"))
+        if len(sums) > LONG_TABLE:
+            section.blocks.append(_one_sum(sums))
+            sums = dict(list(sums.items())[:2] + list(sums.items())[-2:])
+        lines = [f"{value or '-':<64}  {name}" for name, value in sums.items()]
+        caption = "Inputs, with sha256" if len(sums) == len(files) else "First and last inputs, with sha256"
+        section.blocks.append(Verbatim("\n".join(lines), caption))
     else:
         section.blocks.append(Note("The verdict lists no inputs.", "missing"))
     if data.products:
@@ -1188,6 +1210,17 @@ def inputs(data: ReportData) -> Section:
     else:
         section.blocks.append(Text("The test made no products."))
     return section
+
+
+def _one_sum(sums: dict[str, str | None]) -> Text:
+    """One checksum for many inputs, which `sha256sum` finds again."""
+    from hashlib import sha256
+
+    lines = "".join(f"{sums[name] or '-'}  {name}\n" for name in sorted(sums))
+    return Text(
+        f"The {len(sums)} inputs are listed in verdict.json, each with its sha256. The sha256 of that list, one line "
+        f"“checksum  name” each as sha256sum prints them, ordered by name: {sha256(lines.encode()).hexdigest()}."
+    )
 
 
 def appendix(data: ReportData) -> Section:
