@@ -280,8 +280,8 @@ def test_a_long_test_lists_runs_of_exposures_and_one_checksum(tmp_path):
     rows = re.findall(r"</span>(\d+–\d+|\d+)</td><td>(col\d+)</td><td>([\d–]+)</td>", html)
     single = re.findall(r'<td id="obs-\d+">(\d+)</td><td>(col\d+)</td><td>(\d+)</td>', html)
     assert rows == [
-        (f"{FIRST + a}–{FIRST + b}", f"col{c:03d}", f"{f}–{l}")
-        for a, b, c, f, l in (
+        (f"{FIRST + a}–{FIRST + b}", f"col{c:03d}", f"{f}–{t}")
+        for a, b, c, f, t in (
             (0, 19, 1, 1, 20),
             (21, 39, 1, 22, 40),
             (41, 59, 1, 42, 60),
