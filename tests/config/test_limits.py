@@ -64,7 +64,7 @@ XTALK = {"crosstalk_largest", "crosstalk_second"}
     [
         ("BIAS01", RAW),
         ("BIAS02", RAW),
-        ("DARK01", RAW | {"dark_signal"}),
+        ("DARK01", RAW | {"dark_signal", "dark_scatter"}),
         ("COSMETICS00", EVERYWHERE | {"lost_area", "bad_columns", "clusters"}),
         ("STRAY00", EVERYWHERE | {"stray_light"}),
         ("MOT_WARM", RAW | WARM),

@@ -184,7 +184,7 @@ def case(family):
         ]  # fmt: skip
         tables["dark"] = [
             {"ccd": c, "quadrant": q, "dark_current": 4.0, "dark_current_err": 0.1, "dark_current_limit95": 4.2, "is_limit": False, "systematic": 0.05,
-             "dsnu": 1.0, "dsnu_err": 0.1, "signal_adu": 0.2, "signal_adu_err": 0.01, "n_hot": 0, "n_hot_columns": 0, "n": 4}
+             "dsnu": 1.0, "dsnu_err": 0.1, "signal_adu": 0.2, "signal_adu_err": 0.01, "signal_scatter": 0.02, "n_hot": 0, "n_hot_columns": 0, "n": 4}
             for c, q in CHANNELS
         ]  # fmt: skip
     kind = {"bias": "bias", "dark": "dark"}[family]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -257,7 +257,6 @@ def fixed_pattern(
     row_means: np.ndarray,
     column_means: np.ndarray,
     noise2: float,
-    row_noise2: float = 0.0,
 ) -> Pattern:
     """Fixed pattern of an area from products of different frames.
 
@@ -269,8 +268,9 @@ def fixed_pattern(
         Pixels in that sum.
     row_means, column_means : (frames, rows), (frames, columns)
         Means of each frame along its rows and columns, ADU.
-    noise2, row_noise2 : float
-        Variance of the noise of one frame, white with rounding and common to a row, ADU²: for the errors.
+    noise2 : float
+        Variance of a pixel's noise in one frame, rounding included, ADU², for the errors; what the pixels of a row
+        have in common is found from the row means.
     """
     number = len(row_means)
     if number < 2 or good == 0:
@@ -287,12 +287,13 @@ def fixed_pattern(
     whole = power / good / norm - float((levels.sum() ** 2 - (levels**2).sum()) / norm)
     row, column = cross(row_means), cross(column_means)
 
-    def err(part, noise, n):
-        return math.sqrt((4 * max(part, 0.0) * noise / number + 2 * noise**2 / norm) / n)
+    def err(part, noise, n, together=0.0):
+        return math.sqrt((4 * max(part, 0.0) * noise / number + 2 * (noise**2 + together) / norm) / n)
 
-    row_noise = row_noise2 + noise2 / columns
-    whole_err = math.hypot(err(whole, noise2, good), err(0.0, row_noise2, rows))
-    row_err, column_err = err(row, row_noise, rows), err(column, noise2 / rows, columns)
+    row_noise, together = row_scatter(row_means)
+    common = max(row_noise - noise2 / columns, 0.0)  # without the white noise of the pixels
+    whole_err = math.hypot(err(whole, noise2, good), err(row, common, rows, together))
+    row_err, column_err = err(row, row_noise, rows, together), err(column, noise2 / rows, columns)
     rest = whole - row - column
     rest_err = math.sqrt(whole_err**2 + row_err**2 + column_err**2)
     values = [
@@ -301,6 +302,42 @@ def fixed_pattern(
         for x in _root(*pair)
     ]
     return Pattern(*values, number, good)
+
+
+def row_scatter(row_means: np.ndarray) -> tuple[float, float]:
+    """What the means of the rows of one frame scatter by, whatever makes them.
+
+    Parameters
+    ----------
+    row_means : (frames, rows), ADU
+        At least two frames.
+
+    Returns
+    -------
+    variance : float
+        Of the mean of a row from frame to frame, the frame's level taken off, ADU².
+    together : float
+        Sum over all other rows of the square of the covariance with them, ADU⁴: neighbours share their errors
+        when the offset was smoothed along the rows.
+
+    Notes
+    -----
+    Deviations from the mean over the frames hold no pattern. Noise in a covariance adds to its square what is taken
+    off again.
+    """
+    number, rows = row_means.shape
+    rest = row_means - row_means.mean(axis=1, keepdims=True)
+    rest -= rest.mean(axis=0)
+    lags = range(min(64, rows // 4))
+    dof = number - 1
+    covariance = np.array(
+        [np.vdot(rest[:, lag:], rest[:, : rows - lag]) / (rows - lag) / dof for lag in lags]
+    )
+    if not covariance.size:
+        return 0.0, 0.0
+    variance = float(covariance[0])
+    together = 2 * float(np.square(covariance[1:]).sum() - (covariance.size - 1) * variance**2 / (rows * dof))
+    return variance, max(together, 0.0)
 
 
 # ---- one quadrant, frame after frame --------------------------------------------------------------------
@@ -482,7 +519,7 @@ class BiasStream:
         local = self._local(self.regions[region])
         means = [np.array([pair[i] for pair in self.area[region]]) for i in (0, 1)]
         white2 = noise.white**2 + ROUNDING
-        pattern = fixed_pattern(*self.sums.power(local), *means, white2, noise.row_noise**2)
+        pattern = fixed_pattern(*self.sums.power(local), *means, white2)
         drift2 = NAN
         if number > 1:
             level_err2 = noise.row_noise**2 / means[0].shape[1] + white2 / max(self.sums.sum[local].size, 1)
@@ -526,12 +563,26 @@ class BiasStream:
         return read_out_spectrum(residuals, self.sums.frames, pixel_time, line_time)
 
     def surface(self, degree: int = 3, boxes: int = 32) -> Surface:
-        """Low-order surface of the image area of the mean frame, relative to the prescan."""
+        """Low-order surface of the image area of the mean frame, relative to the prescan.
+
+        The boxes know of white noise only: the noise common to a row is added to the terms along the rows, and the
+        error of the prescan to the level.
+        """
         rows, columns = self.detector.region("img", trimmed=False)
         rows = slice(max(rows.start, self.rows.start), min(rows.stop, self.rows.stop))
         image = self.sums.mean(self._local((rows, columns)))
         number = tuple(max(degree + 2, min(boxes, size // 16)) for size in image.shape)
-        return fit_surface(box_means(image, number), image.shape, degree)
+        surface = fit_surface(box_means(image, number), image.shape, degree)
+        noise, scan = self.noise("img").noise, self.noise("pre").noise
+        frames = max(self.sums.frames, 1)
+        # Legendre polynomials: the mean square over the rows is 1/(2i + 1)
+        row2 = np.nan_to_num(noise.row_noise) ** 2 / (image.shape[0] * frames)
+        part = self.sums.sum[self._local(self.regions["pre"])]
+        level2 = (np.nan_to_num(scan.white) ** 2 + ROUNDING) / (max(part.size, 1) * frames)
+        # the rows of prescan and image share their noise: it is not in the level of one above the other
+        extra = [level2 if i == j == 0 else row2 * (2 * i + 1) if j == 0 else 0.0 for i, j in surface.terms]
+        fit = replace(surface.fit, covariance=surface.fit.covariance + np.diag(extra))
+        return replace(surface, fit=fit)
 
     def profiles(self) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]]:
         """``row`` and ``column`` profiles of the mean frame: (position, value, error), relative to the prescan.
@@ -692,7 +743,6 @@ def clipped_stack(
     iterations: int = 3,
     excluded: Sequence[np.ndarray] | None = None,
     area: tuple[slice, slice] | None = None,
-    row_noise: float = 0.0,
 ) -> Master:
     """Pixel by pixel clipped mean of like frames.
 
@@ -715,8 +765,6 @@ def clipped_stack(
     area : (slice, slice), optional
         Where the fixed pattern is measured; without it none is. Frames must not share noise: a frame minus
         a product has the noise of that product as a pattern.
-    row_noise : float
-        Noise common to a row left in a frame, ADU, for the errors of the pattern.
     """
     number = len(frames)
     shape = frames[0].shape
@@ -737,7 +785,7 @@ def clipped_stack(
         used = None if out is None else out[:, rows]
         spread2 = _stack_band(block, used, noise, sigma, iterations, mean[rows], count[rows], sums, top)
         unstable.append(_band_errors(spread2, noise, sigma, number, err[rows], count[rows]) + top * shape[1])
-    pattern = sums.pattern(noise**2, row_noise**2) if sums else None
+    pattern = sums.pattern(noise**2) if sums else None
     return Master(mean, err, count, noise, np.concatenate(unstable), pattern)
 
 
@@ -775,9 +823,9 @@ class _PatternBands:
         self.rows.append(np.stack([row_sums(v) / v.shape[1] for v in values]))
         self.columns += np.stack([column_sums(v) for v in values])
 
-    def pattern(self, noise2, row_noise2) -> Pattern:
+    def pattern(self, noise2) -> Pattern:
         rows = np.concatenate(self.rows, axis=1)
-        return fixed_pattern(self.power, self.good, rows, self.columns / rows.shape[1], noise2, row_noise2)
+        return fixed_pattern(self.power, self.good, rows, self.columns / rows.shape[1], noise2)
 
 
 def _stack_band(block, excluded, noise, sigma, iterations, mean, count, sums, top) -> np.ndarray:

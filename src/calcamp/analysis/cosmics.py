@@ -60,7 +60,8 @@ def find_cosmics(
     Parameters
     ----------
     frames : sequence of 2-D arrays, ADU
-        Like exposures, offset removed. One frame alone gives no hits: use `sharp_hits`.
+        Like exposures, offset removed. In one frame alone hits are found by their sharp edges (`sharp_hits`) and
+        have at least two pixels: a single one may as well be hot.
     noise : float
         Standard deviation of a pixel without signal, ADU.
     gain : float, optional
@@ -84,9 +85,8 @@ def find_cosmics(
     """
     number = len(frames)
     shape = frames[0].shape
-    none = np.empty(0, dtype=np.intp)
-    if number < 2:
-        return CosmicHits(shape, (none,) * number, (0,) * number, none)
+    if number == 1:
+        return _tracks(frames[0], noise, gain, sigma, grow, bad[0] if bad else ())
     candidates = _candidates(frames, noise, gain, 0.7 * sigma)
     values = np.stack([np.asarray(frame).reshape(-1)[candidates] for frame in frames]).astype(np.float64)
     if bad is not None:
@@ -97,6 +97,17 @@ def find_cosmics(
     found = [candidates[row] for row in hit]
     events = tuple(count_groups(pixels, shape) for pixels in found)
     return CosmicHits(shape, tuple(grow_pixels(p, shape, grow) for p in found), events, unstable)
+
+
+def _tracks(frame, noise, gain, sigma, grow, bad) -> CosmicHits:
+    """Hits of a single exposure: sharp, and of at least two touching pixels."""
+    shape = frame.shape
+    pixels = np.flatnonzero(sharp_hits(frame, noise, gain, sigma, grow=0))
+    labels = group_labels(pixels, shape)
+    pixels = pixels[np.bincount(labels)[labels] > 1] if pixels.size else pixels
+    events = count_groups(pixels, shape)
+    pixels = np.setdiff1d(grow_pixels(pixels, shape, grow), bad)
+    return CosmicHits(shape, (pixels,), (events,), np.empty(0, dtype=np.intp))
 
 
 def _candidates(frames, noise, gain, cut) -> np.ndarray:

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from calcamp.analysis.background import box_means, interpolate_boxes
+from calcamp.analysis.background import box_edges, box_means, interpolate_boxes
 from calcamp.analysis.bias import Pattern, fixed_pattern, stack_noise
+from calcamp.analysis.chance import gamma_tail
 from calcamp.analysis.cosmics import CosmicHits, find_cosmics
 from calcamp.analysis.defects import (
     ColumnDefect,
@@ -82,7 +83,7 @@ def measure_level(
         Standard deviation of a pixel, rounding included, ADU.
     mask : bool array of the quadrant, optional
         True where a pixel is left out.
-    background : array of the image area, optional
+    background : array of the rows read of the image area, optional
         Smooth background to clip about; measured from the frame when it is not given.
     """
     sums, left_out, used = {}, 0, 0
@@ -91,8 +92,9 @@ def measure_level(
         part = quadrant[region]
         out = None if mask is None else mask[region]
         if name == "img" and background is not None:
-            trim = region[1].start - detector.prescan
-            centre = background[region[0], trim : trim + part.shape[1]]
+            area = detector.region(name, vstart, vend, trimmed=False)
+            top, trim = (cut.start - whole.start for cut, whole in zip(region, area, strict=True))
+            centre = background[top : top + part.shape[0], trim : trim + part.shape[1]]
             cut = np.float32(sigma * noise)
         else:
             centre, cut = _centre(part, noise, sigma, out)
@@ -156,10 +158,22 @@ class DarkCurrent:
     rate: float = field(metadata=about("e-/pixel/h", "times the gain"))
     rate_err: float = field(metadata=about("e-/pixel/h", "statistical, with the gain's error"))
     systematic: float = field(
-        metadata=about("e-/pixel/h", "from the offset of the image against the scans; 0 with a bias")
+        metadata=about(
+            "e-/pixel/h", "from the offset of the image against the scans; with a bias what is below zero"
+        )
     )
     limit: Limit = field(metadata=about("e-/pixel/h", "95 %; statistical and systematic error together"))
     chi2_dof: float = field(metadata=about("1", "of the exposures about their mean"))
+    scatter: float = field(metadata=about("ADU", "standard deviation of the signal over the exposures"))
+    reason: str = field(
+        default="", metadata=about("", "why the number is not to be trusted, empty otherwise")
+    )
+
+
+#: Exposures scatter more than their errors tell when chance does as much in fewer cases: their scatter counts then.
+_CHANCE = 1e-3
+#: Errors below zero from which a dark current is no fluctuation: something else moved by as much.
+_BELOW_ZERO = 4.0
 
 
 def dark_current(
@@ -187,12 +201,18 @@ def dark_current(
         upper limit: a dark test alone cannot tell such a step from dark current.
     structure : float
         Rms of the structure of the image area on the scale of tiles, ADU; used without a bias only.
+
+    Notes
+    -----
+    Exposures that disagree beyond chance widen the error by the root of χ² per degree of freedom. A current that is
+    negative beyond its error shows by how much the step between image and scans moved since the bias: that is then
+    the systematic error.
     """
     good = [
         (level, t) for level, t in zip(levels, exptimes, strict=True) if math.isfinite(level.signal) and t > 0
     ]
     if not good:
-        return DarkCurrent(NAN, NAN, NAN, NAN, NAN, NAN, upper_limit(NAN, NAN), NAN)
+        return DarkCurrent(NAN, NAN, NAN, NAN, NAN, NAN, upper_limit(NAN, NAN), NAN, NAN)
     signals = np.array([level.signal for level, _ in good])
     # The noise of a subtracted bias is in the scatter of the rows of every exposure, and the same in all:
     # it is counted once, below.
@@ -205,7 +225,9 @@ def dark_current(
     rate = float(weights @ rates / weights.sum())
     err = float(1 / math.sqrt(weights.sum()))
     dof = len(good) - 1
-    chi2_dof = float((((rates - rate) * times / errors) ** 2).sum() / dof) if dof else NAN
+    chi2 = float((((rates - rate) * times / errors) ** 2).sum())
+    if dof and gamma_tail(dof / 2, chi2 / 2) < _CHANCE:
+        err *= math.sqrt(chi2 / dof)
     if bias_err is not None:
         err = math.hypot(err, bias_err * float(weights @ (1 / times) / weights.sum()))
     mean_time = float(times.mean())
@@ -216,13 +238,28 @@ def dark_current(
         scans = float(np.mean([level.ove_minus_pre for level, _ in good]))
         image = float(np.mean([level.signal + level.ove_minus_pre for level, _ in good]))
         systematic = math.hypot(abs(scans) + abs(image), structure) / mean_time
+    reason = ""
+    if rate < -_BELOW_ZERO * math.hypot(err, systematic):
+        reason = (
+            f"{-rate * mean_time:.2g} ADU below zero: the image area moved against the scans since the bias"
+        )
+        systematic = math.hypot(systematic, rate)
     scale = gain * 3600
     value = rate * scale
     statistical = math.hypot(err * scale, value * (gain_err or 0.0) / gain)
     limit = upper_limit(value, math.hypot(statistical, systematic * scale))
     return DarkCurrent(
-        rate * mean_time, err * mean_time, rate * 3600, value, statistical, systematic * scale, limit, chi2_dof
-    )  # fmt: skip
+        rate * mean_time,
+        err * mean_time,
+        rate * 3600,
+        value,
+        statistical,
+        systematic * scale,
+        limit,
+        chi2 / dof if dof else NAN,
+        float(np.std(signals, ddof=1)) if dof else NAN,
+        reason,
+    )
 
 
 def bias_level_error(
@@ -246,8 +283,16 @@ class MasterDark:
     mean: np.ndarray = field(metadata=about("ADU", "float32, NaN without a valid exposure"))
     count: np.ndarray = field(metadata=about("1", "exposures used, uint8"))
     dq: np.ndarray = field(metadata=about("bits", "uint32 data quality"))
-    noise: float = field(metadata=about("ADU", "of a pixel of one prepared frame, rounding included"))
+    noise: float = field(
+        metadata=about("ADU", "of a good image pixel of one prepared frame, rounding included")
+    )
     gain: float = field(metadata=about("e-/ADU", ""))
+    level: float = field(
+        default=0.0, metadata=about("ADU", "of the image area, whose shot noise is in `noise`")
+    )
+    bias_error: np.ndarray | None = field(
+        default=None, metadata=about("ADU", "error of the bias that was taken off, None without")
+    )
 
     @property
     def err(self) -> np.ndarray:
@@ -255,12 +300,17 @@ class MasterDark:
         return self.write_err(np.empty_like(self.mean))
 
     def write_err(self, out: np.ndarray) -> np.ndarray:
-        """Standard error from read and shot noise, NaN without a valid exposure, written to `out`: `mean` may be it."""
+        """Standard error from noise, charge above the level and the bias taken off, NaN without a valid exposure.
+
+        Written to `out`, which `mean` may be.
+        """
         for rows in bands(len(out)):
-            variance = np.maximum(self.mean[rows], np.float32(0))
+            variance = np.maximum(self.mean[rows] - np.float32(self.level), np.float32(0))
             variance *= np.float32(1 / self.gain)
             variance += np.float32(self.noise**2)
             variance /= np.maximum(self.count[rows], 1)
+            if self.bias_error is not None:
+                variance += np.square(np.nan_to_num(self.bias_error[rows]))
             np.sqrt(variance, out=out[rows])
         out[self.count == 0] = np.nan
         return out
@@ -278,11 +328,16 @@ class QuadrantDark:
     hot: HotPixels = field(metadata=about("", "image area"))
     columns: tuple[ColumnDefect, ...] = field(metadata=about("", "image area"))
     n_clusters: int = field(metadata=about("1", "groups of at least two touching hot pixels"))
+    n_unstable: int = field(metadata=about("1", "pixels of the image area that are not repeatable"))
     dsnu: Pattern = field(metadata=about("ADU", "non-uniformity of the good pixels, noise removed"))
     percentiles: dict[float, float] = field(metadata=about("ADU", "of the image area of the master"))
     histogram: tuple[np.ndarray, np.ndarray] = field(metadata=about("ADU, 1", "bin centres and counts"))
     tiles: tuple[np.ndarray, np.ndarray, np.ndarray] = field(
         metadata=about("ADU", "signal above the overscan, error, pixels; [tile row, tile column]")
+    )
+    row_err: float = field(
+        default=0.0,
+        metadata=about("ADU", "error that the pixels of a row of the master share, of offset and row noise"),
     )
 
 
@@ -333,7 +388,7 @@ def analyse_quadrant(
     noise = (
         stack_noise(frames, detector.region("img", vstart, vend))
         if len(frames) > 1
-        else _single_noise(frames, detector)
+        else _single_noise(frames, detector, vstart, vend)
     )
     mean_time = float(np.mean(exptimes))
     hot_level = hot_rate * mean_time / gain
@@ -361,8 +416,10 @@ def analyse_quadrant(
     own_err = noise / np.sqrt(np.maximum(count[image][row, column], 1))
     hot_at = hot_at[residual[row, column] > hot_sigma * own_err]
     in_image = [_to_area(e, mean.shape, image) for e in excluded]
-    hot = measure_hot_pixels(hot_at, [f[image] for f in frames], background, noise, gain, in_image)
-    dq, bad, n_clusters = _quality(
+    bias_area = None if bias_error is None else bias_error[image]
+    in_frames = [f[image] for f in frames]
+    hot = measure_hot_pixels(hot_at, in_frames, background, noise, gain, in_image, bias_error=bias_area)
+    dq, bad, n_clusters, n_unstable = _quality(
         area.shape, columns, hot, _to_area(cosmics.unstable, mean.shape, image), count[image]
     )
     if known is not None:
@@ -370,21 +427,21 @@ def analyse_quadrant(
     whole_dq = np.full(mean.shape, int(DQ.NON_IMAGE), np.uint32)
     whole_dq[image] = dq
     levels = tuple(_levels(frames, excluded, bad, mask, image, detector, noise, vstart, vend, background))
-    tiles = _tiles(mean, bad, detector, vstart, vend, noise, len(frames))
+    dsnu, row_means = _dsnu(frames, excluded, bad, image, noise, bias_area)
+    row_err, tile_err = _shared_errors(row_means, noise, bias_area, area.shape, detector)
+    tiles = _tiles(mean, bad, detector, vstart, vend, tile_err)
     structure = float(np.nanstd(tiles[0])) if np.isfinite(tiles[0]).any() else 0.0
     bias_err = None if bias_error is None else bias_level_error(bias_error, detector, vstart, vend)
     current = dark_current(levels, exptimes, gain, gain_err, bias_err, structure)
-    dsnu = _dsnu(frames, excluded, bad, image, noise, None if bias_error is None else bias_error[image])
     percentiles, histogram = _distribution(area, levels)
     return QuadrantDark(
-        MasterDark(mean, count, whole_dq, noise, gain), noise, levels, current, cosmics, hot, columns,
-        n_clusters, dsnu, percentiles, histogram, tiles,
+        MasterDark(mean, count, whole_dq, noise, gain, _level(levels), bias_error), noise, levels, current,
+        cosmics, hot, columns, n_clusters, n_unstable, dsnu, percentiles, histogram, tiles, row_err,
     )  # fmt: skip
 
 
-def _single_noise(frames, detector) -> float:
-    scan = frames[0][detector.region("ove")]
-    return clipped(scan, 5.0, rounded=0).std
+def _single_noise(frames, detector, vstart, vend) -> float:
+    return clipped(frames[0][detector.region("ove", vstart, vend)], 5.0, rounded=0).std
 
 
 def _grid(shape, box) -> tuple[int, int]:
@@ -422,8 +479,8 @@ def _mean_without(frames, excluded) -> tuple[np.ndarray, np.ndarray]:
     return total, count
 
 
-def _quality(shape, columns, hot, unstable, count) -> tuple[np.ndarray, np.ndarray, int]:
-    """DQ plane of the image area, its defects as a bool plane, and the number of clusters."""
+def _quality(shape, columns, hot, unstable, count) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """DQ plane of the image area, its defects as a bool plane, numbers of clusters and of unstable pixels."""
     dq = np.zeros(shape, np.uint32)
     for defect in columns:
         bits = (
@@ -437,11 +494,12 @@ def _quality(shape, columns, hot, unstable, count) -> tuple[np.ndarray, np.ndarr
     flat[pixels] |= np.uint32(DQ.HOT)
     flat[pixels[~hot.repeatable]] |= np.uint32(DQ.UNSTABLE)
     flat[unstable] |= np.uint32(DQ.UNSTABLE)
+    n_unstable = np.union1d(pixels[~hot.repeatable], unstable).size  # some are found in both ways
     outside = pixels[(flat[pixels] & np.uint32(DQ.BAD_COL)) == 0]
     groups = clusters(outside, shape)
     flat[outside[groups.members()]] |= np.uint32(DQ.CLUSTER)
     dq[count == 0] |= np.uint32(DQ.COSMIC)
-    return dq, dq != 0, groups.number()
+    return dq, dq != 0, groups.number(), n_unstable
 
 
 def _levels(frames, excluded, bad, mask, image, detector, noise, vstart, vend, background):
@@ -456,19 +514,49 @@ def _levels(frames, excluded, bad, mask, image, detector, noise, vstart, vend, b
         flat[out] = before
 
 
-def _tiles(mean, bad, detector, vstart, vend, noise, number):
-    """Clipped means of the tiles of the image area above the overscan."""
+def _level(levels) -> float:
+    """Of the image area above the prescan, mean of the exposures; 0 when none has one."""
+    known = [level.img_minus_pre for level in levels if math.isfinite(level.img_minus_pre)]
+    return sum(known) / len(known) if known else 0.0
+
+
+def _shared_errors(row_means, noise, bias_error, shape, detector) -> tuple[float, float]:
+    """(of a row, of a row of tiles): error of the master that all their pixels share, ADU.
+
+    Offset and row noise, from what the frames' row means differ by, white noise taken off. The bias that was
+    subtracted has the same from as many frames as its error tells.
+    """
+    number = len(row_means)
+    if number < 2:
+        return 0.0, 0.0
+    share = 1 / number
+    if bias_error is not None:
+        share += float(np.nanmedian(np.square(bias_error[::16, ::16], dtype=np.float64))) / noise**2
+    edges = np.unique(box_edges(shape[0], detector.tiles[0]))
+    by_tile = np.add.reduceat(row_means, edges[:-1], axis=1) / np.diff(edges)
+    out = []
+    for means, pixels in ((row_means, shape[1]), (by_tile, shape[1] * shape[0] / by_tile.shape[1])):
+        rest = means - means.mean(axis=1, keepdims=True)
+        rest -= rest.mean(axis=0)
+        variance = float(np.square(rest).sum()) / ((number - 1) * max(means.shape[1] - 1, 1))
+        out.append(math.sqrt(max(variance - noise**2 / pixels, 0.0) * share))
+    return out[0], out[1]
+
+
+def _tiles(mean, bad, detector, vstart, vend, shared):
+    """Clipped means of the tiles of the image area above the overscan; `shared` is the error of a row of tiles."""
     rows, columns = detector.region("img", vstart, vend, trimmed=False)
     area = mean[rows, columns]
     boxes = box_means(area, detector.tiles, bad, sigma=4.0)
     ove = clipped(mean[detector.region("ove", vstart, vend)], 5.0, rounded=0)
-    return boxes.mean - ove.mean, np.hypot(boxes.err, ove.mean_err), boxes.n
+    return boxes.mean - ove.mean, np.hypot(boxes.err, math.hypot(ove.mean_err, shared)), boxes.n
 
 
-def _dsnu(frames, excluded, bad, image, noise, bias_error) -> Pattern:
-    """Non-uniformity of the good pixels: mean product of different exposures (no noise in it).
+def _dsnu(frames, excluded, bad, image, noise, bias_error) -> tuple[Pattern, np.ndarray]:
+    """(non-uniformity of the good pixels, means of the rows of each frame).
 
-    The noise of a subtracted bias is the same in all exposures: its mean square is taken out.
+    Mean product of different exposures, no noise in it. The noise of a subtracted bias is the same in all exposures:
+    its mean square is taken out.
     """
     shape = frames[0].shape
     out = bad.copy()
@@ -495,8 +583,8 @@ def _dsnu(frames, excluded, bad, image, noise, bias_error) -> Pattern:
     good = int(out.size - np.count_nonzero(out))
     pattern = fixed_pattern(power, good, rows, columns, noise**2)
     if bias_error is None or not math.isfinite(pattern.fixed):
-        return pattern
-    return _less_bias_noise(pattern, bias_error)
+        return pattern, rows
+    return _less_bias_noise(pattern, bias_error), rows
 
 
 def _less_bias_noise(pattern: Pattern, bias_error: np.ndarray) -> Pattern:
@@ -518,7 +606,10 @@ def _less_bias_noise(pattern: Pattern, bias_error: np.ndarray) -> Pattern:
 
 def _distribution(area, levels):
     """Percentiles and histogram of the master above the overscan level, ADU."""
-    shift = float(np.nanmean([level.img_minus_pre - level.signal for level in levels]))
+    shifts = [level.img_minus_pre - level.signal for level in levels]
+    if not np.isfinite(shifts).any():
+        return dict.fromkeys(PERCENTILES, NAN), (np.empty(0), np.empty(0, np.intp))
+    shift = float(np.nanmean(shifts))
     parts = 10  # of a bin of the figure: the percentiles need finer ones
     width = HISTOGRAM_BIN_ADU / parts
     low, high = -20.0, 130.0
@@ -536,6 +627,10 @@ def _distribution(area, levels):
     edges = low + width * np.arange(bins + 1)
     wanted = {p: p / 100 * cumulative[-1] for p in PERCENTILES}
     percentiles = {p: float(np.interp(target, cumulative[: bins + 1], edges)) for p, target in wanted.items()}
+    beyond = [p for p, target in wanted.items() if not cumulative[0] < target < cumulative[bins]]
+    if beyond:  # of the histogram's range
+        exact = np.nanpercentile(area, beyond) - shift
+        percentiles |= dict(zip(beyond, exact.tolist(), strict=True))
     coarse = counts[1:-1].reshape(-1, parts).sum(axis=1)
     centres = low + HISTOGRAM_BIN_ADU * (np.arange(coarse.size) + 0.5)
     return percentiles, (centres, coarse)

@@ -146,8 +146,8 @@ def _strong_enough(z, scale, runs, columns, size, least, threshold) -> list[int]
 
 
 def _side_medians(means: np.ndarray, neighbours: int) -> np.ndarray:
-    """Median of the columns to either side, the column itself left out."""
-    padded = np.pad(np.nan_to_num(means), ((0, 0), (neighbours, neighbours)), mode="edge")
+    """Median of the columns to either side, the column itself left out; at an edge those inside count twice."""
+    padded = np.pad(np.nan_to_num(means), ((0, 0), (neighbours, neighbours)), mode="reflect")
     windows = np.lib.stride_tricks.sliding_window_view(padded, 2 * neighbours + 1, axis=1)
     around = np.delete(windows, neighbours, axis=2)
     around.sort(axis=2)  # for so few values several times faster than numpy's median, which selects
@@ -262,7 +262,7 @@ class HotPixels:
     row: np.ndarray = field(metadata=about("px", "canonical row in the image area"))
     column: np.ndarray = field(metadata=about("px", "canonical column in the image area"))
     level: np.ndarray = field(metadata=about("ADU", "above the local background, in the exposure time"))
-    level_err: np.ndarray = field(metadata=about("ADU", "read and shot noise"))
+    level_err: np.ndarray = field(metadata=about("ADU", "read and shot noise, error of the bias taken off"))
     n: np.ndarray = field(metadata=about("1", "exposures used"))
     repeatable: np.ndarray = field(metadata=about("1", "exposures agree within noise"))
     chi2: np.ndarray = field(metadata=about("1", "of the exposures about their mean, per degree of freedom"))
@@ -306,6 +306,7 @@ def measure_hot_pixels(
     gain: float,
     excluded: Sequence[np.ndarray] | None = None,
     chance: float = 1e-6,
+    bias_error: np.ndarray | None = None,
 ) -> HotPixels:
     """Levels of hot pixels from all exposures, and whether the exposures agree.
 
@@ -317,13 +318,15 @@ def measure_hot_pixels(
         Prepared like exposures.
     background : (rows, columns), ADU
     noise : float
-        Of a pixel without signal in one frame, ADU.
+        Of a pixel at the background in one frame, its shot noise included, ADU.
     gain : float
-        e-/ADU, for the shot noise.
+        e-/ADU, for the shot noise of what is above the background.
     excluded : sequence of int arrays, optional
         Per frame, flat indices hit by cosmic rays or invalid.
     chance : float
         A pixel is not repeatable when stable pixels scatter as much in this share of cases.
+    bias_error : (rows, columns), ADU, optional
+        Error of the bias that was taken off, the same in all exposures.
     """
     rows, columns = np.divmod(pixels, background.shape[1])
     values = (
@@ -337,7 +340,8 @@ def measure_hot_pixels(
     n = good.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = np.where(good, values, 0).sum(axis=0) / n
-        variance = noise**2 + np.maximum(mean, 0) / gain
+        level = mean - background[rows, columns]
+        variance = noise**2 + np.maximum(level, 0) / gain
         # 1 % of the level: shutter, temperature and gain are not steadier than that
         variance_total = variance + (0.01 * mean) ** 2
         chi2 = np.where(good, (values - mean) ** 2, 0).sum(axis=0) / variance_total
@@ -346,7 +350,8 @@ def measure_hot_pixels(
         for k in np.unique(dof):
             repeatable |= (dof == k) & (gamma_tail(k / 2, chi2 / 2) > chance)
         level_err = np.sqrt(variance / n)
-    level = mean - background[rows, columns]
+    if bias_error is not None:
+        level_err = np.hypot(level_err, np.nan_to_num(bias_error[rows, columns]))
     order = np.argsort(-level, kind="stable")
     return HotPixels(*(a[order] for a in (rows, columns, level, level_err, n, repeatable, chi2 / dof)))
 

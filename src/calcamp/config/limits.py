@@ -27,6 +27,7 @@ NAMES: dict[str, str] = {
     "nonsaturation": "fraction of saturated pixels where saturation is wanted (PERSIST01)",
     "lost_pixels": "number of pixels at 0 in the read window",
     "dark_signal": "signal of a dark exposure",
+    "dark_scatter": "standard deviation of the dark signal over the exposures",
     "fluence": "flat fluence, as a fraction of the expected one",
     "background_fluence": "fluence of a background column, exposure time 0",
     "flux": "saturation time of the flat source, as a fraction of the chamber's",

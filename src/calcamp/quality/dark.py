@@ -56,7 +56,7 @@ def extra(case: Case, cells: list[Cell]) -> list[Flag]:
 
 FAMILY = FamilyRules(
     "dark",
-    checks=(Check("dark_signal", rows=signal_rows),),
+    checks=(Check("dark_signal", rows=signal_rows), Check("dark_scatter")),
     headline=headline,
     extra=extra,
     products=(("meta", "dark"),),

@@ -55,6 +55,8 @@ def meta(ctx: runner.Context) -> None:
             column_sigma=options.get("column_sigma", 7.0),
             background_box=options.get("background_box", 64),
         )
+        if result.current.reason:
+            ctx.flag("POORQUALDATA", f"dark current {result.current.reason}", quadrant=quadrant)
         return planes.take(quadrant, result)
 
     results = {quadrant: analyse(quadrant) for quadrant in used}
@@ -168,7 +170,7 @@ def _mean_time(frames) -> float:
 RATE = "e-/px/h"
 _VALUES = (
     "dark_current dark_current_err dark_current_limit95 is_limit systematic dark_current_ref dark_current_ref_err "
-    "temperature temperature_err dsnu dsnu_err signal_adu signal_adu_err noise_adu chi2_dof "
+    "temperature temperature_err dsnu dsnu_err signal_adu signal_adu_err signal_scatter noise_adu chi2_dof "
     "n_hot n_unstable n_clusters n_hot_columns n_dead_columns cosmics cosmic_rate"
 )
 
@@ -196,26 +198,29 @@ def _write_dark(ctx, results, used, gains, temperature, with_bias) -> None:
         _table(rows, f"ccd quadrant {_VALUES} {' '.join(percent)} bias_subtracted gain_nominal n flag"),
         units={
             **dict.fromkeys(rates, RATE),
-            **dict.fromkeys(("signal_adu", "signal_adu_err", "noise_adu"), "ADU"),
+            **dict.fromkeys(("signal_adu", "signal_adu_err", "signal_scatter", "noise_adu"), "ADU"),
             **dict.fromkeys(("temperature", "temperature_err"), "K"),
             **dict.fromkeys(("n_hot", "n_unstable"), "px"),
             "cosmic_rate": "1/min/cm2",
         },
         descriptions={
             "dark_current": "image minus overscan of the same rows (of the bias product taken off when there is one)",
-            "dark_current_err": "statistical, with the errors of bias and gain",
+            "dark_current_err": "statistical, with the errors of bias and gain and what the exposures disagree by",
             "dark_current_limit95": "upper end of the 95 % interval (Feldman and Cousins), systematic error included",
             "is_limit": "compatible with zero: quote the limit",
-            "systematic": "without a bias product: offset of the image area against the scans",
+            "systematic": "offset of the image area against the scans: without a bias product what is seen of it, with "
+            "one what is below zero",
             "dark_current_ref": f"scaled to {ctx.options.get('reference_temperature_K', 153.0):g} K (Arrhenius, "
             f"{ctx.options.get('activation_eV', 0.65):g} eV)",
+            "dark_current_ref_err": "with the error of the temperature",
             "temperature_err": "half the range over exposures and sensors",
+            "signal_scatter": "standard deviation of the signal over the exposures",
             "dsnu": "standard deviation of the good pixels, noise removed",
             "noise_adu": "of a pixel of one prepared frame, rounding included",
             "chi2_dof": "of the exposures about their mean",
             "n_hot": "pixels above the cuts in sigma and rate, columns not counted",
             "n_unstable": "pixels not repeatable between exposures",
-            "cosmics": "hits in all exposures",
+            "cosmics": "hits in all exposures; one exposure alone shows tracks, and its single pixels count as hot",
             **{f"p{p:g}": f"{p:g} % of the pixels are below" for p in PERCENTILES},
         },
         meta={"hot_sigma": ctx.options.get("hot_sigma"), "hot_rate_e_s": ctx.options.get("hot_rate_e_s")},
@@ -223,7 +228,7 @@ def _write_dark(ctx, results, used, gains, temperature, with_bias) -> None:
 
 
 def _dark_row(ctx, result, frames, gain_of, temperature, percent) -> dict:
-    from calcamp.analysis.dark import arrhenius
+    from calcamp.analysis.dark import BOLTZMANN, arrhenius
 
     if result is None:
         row = dict.fromkeys([*_VALUES.split(), *percent], math.nan)
@@ -237,6 +242,9 @@ def _dark_row(ctx, result, frames, gain_of, temperature, percent) -> dict:
         ctx.options.get("activation_eV", 0.65),
     )
     factor = arrhenius(kelvin, reference, activation) if math.isfinite(kelvin) else math.nan
+    # d ln(factor)/dT
+    steepness = activation / (BOLTZMANN * kelvin**2)
+    warmth = steepness * temperature[1] if math.isfinite(temperature[1]) else 0.0
     rows, columns = ctx.detector.image_shape
     area = rows * columns * (ctx.detector.pixel_um * 1e-4) ** 2
     hits = sum(result.cosmics.events)
@@ -248,17 +256,18 @@ def _dark_row(ctx, result, frames, gain_of, temperature, percent) -> dict:
         "is_limit": bool(current.limit.is_limit),
         "systematic": current.systematic,
         "dark_current_ref": current.rate * factor,
-        "dark_current_ref_err": current.rate_err * factor,
+        "dark_current_ref_err": math.hypot(current.rate_err, current.rate * warmth) * factor,
         "temperature": kelvin,
         "temperature_err": temperature[1],
         "dsnu": result.dsnu.fixed * scale,
         "dsnu_err": result.dsnu.fixed_err * scale,
         "signal_adu": current.signal,
         "signal_adu_err": current.signal_err,
+        "signal_scatter": current.scatter,
         "noise_adu": result.noise,
         "chi2_dof": current.chi2_dof,
         "n_hot": int(result.hot.row.size),
-        "n_unstable": int((~result.hot.repeatable).sum() + result.cosmics.unstable.size),
+        "n_unstable": result.n_unstable,
         "n_clusters": result.n_clusters,
         "n_hot_columns": len({c.column for c in bright}),
         "n_dead_columns": len({c.column for c in result.columns} - {c.column for c in bright}),
@@ -266,7 +275,7 @@ def _dark_row(ctx, result, frames, gain_of, temperature, percent) -> dict:
         "cosmic_rate": hits / (len(frames) * time / 60 * area),
         **{name: value * scale for name, value in zip(percent, result.percentiles.values(), strict=True)},
         "n": len(frames),
-        "flag": "" if math.isfinite(current.rate) else "not measured",
+        "flag": current.reason if math.isfinite(current.rate) else "not measured",
     }
 
 
@@ -398,6 +407,8 @@ def _write_columns(ctx, results, used, gains) -> None:
 
 def _write_profiles(ctx, results) -> None:
     """Table ``profiles``: master dark along rows and columns, defects left out."""
+    import numpy as np
+
     from calcamp.analysis.profiles import clip_window, profiles
 
     columns = {name: [] for name in ("ccd", "quadrant", "axis", "position", "value", "value_err")}
@@ -414,7 +425,8 @@ def _write_profiles(ctx, results) -> None:
             shift = 0 if axis == "row" else ctx.detector.prescan
             columns["position"] += (found.position + shift).tolist()
             columns["value"] += found.value.tolist()
-            columns["value_err"] += found.err.tolist()
+            shared = result.row_err if axis == "row" else 0.0
+            columns["value_err"] += np.hypot(found.err, shared).tolist()
     ctx.write_table("profiles", columns, units={"position": "px", "value": "ADU", "value_err": "ADU"})
 
 
