@@ -5,6 +5,7 @@
 #
 # The meaning of the session is in `P` (calcamp.campaign.plan); rule files only build names.
 import gc
+import shlex
 import sys
 import threading
 
@@ -27,7 +28,7 @@ except Exception as error:
         raise
     raise WorkflowError(str(error)) from None
 
-PY = f"{sys.executable} -m calcamp.steps"
+PY = f"{shlex.quote(sys.executable)} -m calcamp.steps"
 PLANS = str(P.plan_path("").parent)
 
 

@@ -74,6 +74,48 @@ def results(folder, tmp_path_factory):
     return into
 
 
+def test_tables_of_an_earlier_run_do_not_outlive_a_crash(folder, tmp_path):
+    """A later sub-task must not take them for those of this run."""
+
+    def crash(ctx):
+        ctx.write_table("read_noise", {"ccd": [1]})
+        raise RuntimeError("on purpose")
+
+    run(
+        "bias",
+        "basic",
+        lambda ctx: ctx.write_table("read_noise", {"ccd": [1]}),
+        folder,
+        "BIAS01",
+        tmp_path / "basic",
+    )
+    assert (tmp_path / "basic" / "read_noise.ecsv").is_file()
+    with pytest.raises(AssertionError):
+        run("bias", "basic", crash, folder, "BIAS01", tmp_path / "basic")
+    assert not (tmp_path / "basic" / "read_noise.ecsv").is_file()
+
+
+def test_frames_out_of_reach_are_no_missing_frames(folder, tmp_path, capsys):
+    """Data that moved are found by the folder's name in the plan; without them the sub-task is tried again later."""
+    content = read_json(folder / "BIAS01.json")
+    for exposure in content["exposures"]:
+        exposure["day_folder"] = f"/nowhere/{folder.name}"
+    here = tmp_path / "BIAS01"
+    here.mkdir()
+    manifest = here / "BIAS01.json"
+    manifest.write_text(json.dumps(content))
+    seen = []
+    with pytest.raises(AssertionError):
+        run("bias", "basic", lambda ctx: seen.append(ctx.exposures), here, "BIAS01", here / "ccd1")
+    assert seen == []
+    assert "Mount it" in capsys.readouterr().err
+    plan = tmp_path / "config" / "plan" / "BIAS01.json"
+    plan.parent.mkdir(parents=True)
+    plan.write_text(json.dumps({"gate": {"folders": [str(folder)]}}))
+    run("bias", "basic", lambda ctx: seen.append(ctx.exposures), here, "BIAS01", here / "ccd1")
+    assert {exposure.folder for exposure in seen[0]} == {folder}
+
+
 def test_basic_writes_every_table(results):
     names = {p.stem for p in (results / "basic").glob("*.ecsv")}
     assert names >= {

@@ -18,6 +18,8 @@ from tests.workflow.conftest import (
     verdict,
 )
 
+from calcamp.data.tables import table_rows
+
 QUICK_S = (
     4.5  # of CPU; 3 s of wall on a quiet machine, which `make bench` prints: here others share the cores
 )
@@ -266,6 +268,66 @@ def test_an_incomplete_test_is_looked_at_again(fresh):
     assert jobs["acquire"] == 1
     assert snakemake("-c2", cwd=fresh).returncode == 0
     assert verdict(fresh, "DARK01")["status"] == "complete"
+
+
+def test_other_limits_late_house_keeping_and_moved_data(fresh):
+    """What the session asks for decides, not what an earlier run found; a blank in the path does no harm."""
+    text = only("BIAS01: {do: [check], obsids: [1000, 1007]}").replace(
+        "results: results", "results: my results"
+    )
+    (fresh / "D11.yaml").write_text(text)
+    folder = fresh / "my results" / "D11" / "BIAS01"
+
+    def judged() -> dict:
+        run = snakemake("-c2", cwd=fresh)
+        assert run.returncode == 0, run.stdout + run.stderr
+        return json.loads((folder / "verdict.json").read_text())
+
+    def flags_of_readings() -> dict[int, set]:
+        found = {}
+        for row in table_rows(folder / "tables" / "hk.ecsv"):
+            found.setdefault(row["obsid"], set()).add(row["flag"])
+        return found
+
+    late, damaged = (next((fresh / "data/12_Mar_19").glob(f"HK_{n}_*")) for n in (1002, 1004))
+    late.rename(fresh / late.name)
+    content = damaged.read_bytes()
+    damaged.write_bytes(b"")
+    first = judged()
+    assert first["status"] == "incomplete"
+    assert first["frames"]["used"] == 8
+    assert "SUBTASKCRASH" not in {f["name"] for f in first["flags"]}
+    readings = flags_of_readings()
+    assert (readings[1002], readings[1004]) == ({"no file"}, {"unreadable"})
+    assert "no file" not in readings[1003] | readings[1005]
+    # House-keeping that came late, or again, is looked at.
+    (fresh / late.name).rename(late)
+    assert planned_jobs((r := snakemake("-n", cwd=fresh)).stdout + r.stderr)["acquire"] == 1
+    damaged.write_bytes(content)
+    judged()
+    assert not {"no file", "unreadable"} & set.union(*flags_of_readings().values())
+    # Other limits, other exposures; limits that lead to the same exposures change nothing.
+    edit(fresh, "[1000, 1007]", "[1000, 1009]")
+    whole = judged()
+    assert whole["status"] == "complete"
+    assert whole["frames"]["used"] == 10
+    edit(fresh, ", obsids: [1000, 1009]", "")
+    assert "Nothing to be done" in (r := snakemake("-n", cwd=fresh)).stdout + r.stderr
+    # Data on another disk: nothing to do; a new run of a sub-task finds them there.
+    (fresh / "data").rename(fresh / "raw")
+    edit(fresh, "root: data", "root: raw")
+    assert "Nothing to be done" in (r := snakemake("-n", cwd=fresh)).stdout + r.stderr
+    edit(fresh, "do: [check]", "do: [check], exclude: {1003: dropped rows}")
+    moved = judged()
+    assert moved["frames"]["used"] == 9
+    assert not {"MISSDATA", "BADDATAPROD"} & {f["name"] for f in moved["flags"]}
+    # Out of reach is no fault of the data.
+    (fresh / "raw").rename(fresh / "gone")
+    edit(fresh, "1003: dropped rows", "1003: dropped rows, 1005: too")
+    lost = snakemake("-c2", cwd=fresh)
+    assert lost.returncode != 0
+    assert "does not exist; correct data.root" in lost.stdout + lost.stderr
+    assert json.loads((folder / "verdict.json").read_text())["frames"]["used"] == 9
 
 
 def test_frames_left_out_by_hand_are_listed(fresh):

@@ -6,6 +6,7 @@ Standard library only: a waiting gate imports this and little else.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,11 +32,17 @@ class Look:
         return [(self.exposures[index], column, frame) for index, column, frame in self.alignment.assignments]
 
 
+@lru_cache(maxsize=2)
+def _read_logs(paths: tuple[Path, ...], _signature: tuple):
+    """The logs, read anew when one of them changed: many tests of a session look at the same."""
+    return read_explog(list(paths))
+
+
 def look_at_log(gate: dict, declared: dict) -> Look:
     """Read the EXP-LOGs of the day-folders and align the test's rows with its declared columns."""
     columns = columns_of(declared)
     paths = logs_of(gate)
-    log = read_explog(paths) if paths else None
+    log = _read_logs(tuple(paths), signature(gate)) if paths else None
     first, last = gate["obsids"] or (gate["start_obsid"] or 0, 1 << 62)
     logged = log.exposures() if log else []
     named = [e for e in logged if e.test == declared["log_name"] and first <= e.obsid <= last]
@@ -57,6 +64,12 @@ def look_at_log(gate: dict, declared: dict) -> Look:
     later = sorted({e.test for e in logged if after is not None and e.obsid > after and e not in named})
     other = [e for e in named if e not in mine]
     return Look(alignment, mine, rows, problems, later, other, log.tests() if log else {})
+
+
+def selection(gate: dict) -> dict:
+    """What of the session decides which exposures are taken; folders by name, so that data may move."""
+    keys = ("obsids", "start_obsid", "occurrence", "entries")
+    return {"folders": [Path(f).name for f in gate["folders"]], **{key: gate[key] for key in keys}}
 
 
 def columns_of(declared: dict) -> list[structure.Declared]:
@@ -137,6 +150,12 @@ def raw_file(folder: Path, stem: str) -> Path | None:
         if path.is_file():
             return path
     return None
+
+
+def hk_file(folder: Path, obsid: int) -> Path | None:
+    """The house-keeping file of an exposure; None when there is none, or several and nobody knows which is right."""
+    found = list(folder.glob(f"HK_{obsid}_*_ROE1.txt"))
+    return found[0] if len(found) == 1 else None
 
 
 def frames_of(look: Look) -> list[tuple[str, Path | None]]:

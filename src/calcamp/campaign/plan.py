@@ -345,8 +345,9 @@ class Plan:
     def look(self, name: str) -> str:
         """Counter of the gate: one more when the next run should look at the data again.
 
-        That is when the test was incomplete and the EXP-LOG has other rows of it now, or when the content
-        of a raw file is not what the manifest says (size and time first, then the checksum).
+        That is when the session asks for other exposures, when the test was incomplete and the EXP-LOG has other rows
+        of it now, when house-keeping that was missing is there, or when the content of a raw or house-keeping file is
+        not what the manifest says (size and time first, then the checksum).
         """
         try:
             manifest = read_json(self.results.manifest(name))
@@ -356,13 +357,19 @@ class Plan:
         return str(int(look) + 1) if self._stale(name, manifest) else look
 
     def _stale(self, name: str, manifest: dict) -> bool:
+        from calcamp.campaign.acquisition import hk_file
+
         if manifest["status"] != "complete":
             if self.rows_logged(name) != manifest.get("rows_logged"):
                 return True
             if manifest.get("end") == "yielded" and self.session.mode == "wait":
                 return True  # it gave its place to another test: wait for it again
+        if self._chooses_others(name, manifest):
+            return True
         for exposure in manifest["exposures"]:
-            for entry in exposure["files"].values():
+            if not exposure["hk"] and hk_file(Path(exposure["day_folder"]), exposure["obsid"]):
+                return True  # the house-keeping came late
+            for entry in (*exposure["files"].values(), exposure.get("hk_file")):
                 if not entry:
                     continue
                 path = Path(exposure["day_folder"]) / entry["name"]
@@ -375,6 +382,29 @@ class Plan:
                 if status.st_mtime_ns != entry["mtime_ns"] and sha256(path) != entry["sha256"]:
                     return True
         return False
+
+    def _chooses_others(self, name: str, manifest: dict) -> bool:
+        """Whether the session now asks for other exposures than those of the manifest.
+
+        Another day-folder, other OBSID limits or another entry of the test do not matter when they lead to the same
+        exposures: limits may be written down after they were found.
+        """
+        from calcamp.campaign import acquisition
+
+        before = manifest.get("selection")
+        where = self._where(name)
+        if before is None or before == acquisition.selection(where):
+            return False
+        try:
+            look = acquisition.look_at_log(where, self.structure(name))
+        except (OSError, InputError):
+            return True  # the gate says what is wrong
+        now = [
+            (logged.obsid, Path(logged.folder).name, column, frame) for logged, column, frame in look.assigned
+        ]
+        return now != [
+            (e["obsid"], Path(e["day_folder"]).name, e["column"], e["frame"]) for e in manifest["exposures"]
+        ]
 
     def folders(self, name: str) -> list[Path]:
         """Day-folders that hold (or will hold) a test's data."""
@@ -540,23 +570,29 @@ class Plan:
 
     def gate(self, name: str) -> dict:
         """What the gate needs to find the test in the EXP-LOG."""
-        planned = self.tests[name]
-        entry, wait = planned.entry, self.session.wait
+        wait = self.session.wait
         return {
-            "test": planned.test.name,
+            "test": self.tests[name].test.name,
             "name": name,
             "mode": self.session.mode,
-            "folders": [str(folder) for folder in self.folders(name)],
-            "obsids": list(entry.obsids) if entry.obsids else None,
-            "start_obsid": self.session.start_obsid(name),
-            "occurrence": planned.occurrence,
-            "entries": planned.entries,
+            **self._where(name),
             "poll_s": wait.poll_s,
             "timeout_h": wait.timeout_h,
             "settle_s": wait.settle_s,
             "overtaken_min": wait.overtaken_min,
             "others": self.gates,
             "stop_file": str(self.results.root / "STOP"),
+        }
+
+    def _where(self, name: str) -> dict:
+        """Which exposures of the EXP-LOGs are the test's."""
+        planned = self.tests[name]
+        return {
+            "folders": [str(folder) for folder in self.folders(name)],
+            "obsids": list(planned.entry.obsids) if planned.entry.obsids else None,
+            "start_obsid": self.session.start_obsid(name),
+            "occurrence": planned.occurrence,
+            "entries": planned.entries,
         }
 
     @cached_property

@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from calcamp.campaign import acquisition
-from calcamp.campaign.acquisition import Look, incomplete_reason, look_at_log, raw_file
+from calcamp.campaign.acquisition import Look, hk_file, incomplete_reason, look_at_log, raw_file
 from calcamp.campaign.duration import minutes_left
 from calcamp.data import alive
 from calcamp.data.files import InputError, read_json, sha256, write_json
@@ -45,14 +45,8 @@ def manifest_of(gate: dict, look: Look, token: str, end: str, reason: str) -> di
         for ccd in CCDS:
             row = logged.ccds.get(ccd)
             path = raw_file(folder, str(row["File_name"])) if row else None
-            files[str(ccd)] = path and {
-                "name": path.name,
-                "size": path.stat().st_size,
-                "mtime_ns": path.stat().st_mtime_ns,
-            }
-            if path:
-                paths.append((files[str(ccd)], path))
-        hk = sorted(folder.glob(f"HK_{logged.obsid}_*_ROE1.txt"))
+            files[str(ccd)] = path and _seen(path, paths)
+        hk = hk_file(folder, logged.obsid)
         exposures.append(
             {
                 "obsid": logged.obsid,
@@ -60,7 +54,8 @@ def manifest_of(gate: dict, look: Look, token: str, end: str, reason: str) -> di
                 "frame": frame,
                 "day_folder": str(folder),
                 "log_row": {k: v for k, v in logged.values.items() if not k.startswith("_")},
-                "hk": hk[0].name if len(hk) == 1 else None,
+                "hk": hk.name if hk else None,
+                "hk_file": hk and _seen(hk, paths),
                 "files": files,
             }
         )
@@ -77,6 +72,7 @@ def manifest_of(gate: dict, look: Look, token: str, end: str, reason: str) -> di
         "obsids": [min(obsids), max(obsids)] if obsids else None,
         "look": token,
         "rows_logged": look.rows_logged,
+        "selection": acquisition.selection(gate),
         "declared": look.alignment.declared,
         "exposures": exposures,
         "missing": look.alignment.missing,
@@ -85,6 +81,14 @@ def manifest_of(gate: dict, look: Look, token: str, end: str, reason: str) -> di
         "messages": look.alignment.messages,
         "problems": look.problems,
     }
+
+
+def _seen(path: Path, paths: list[tuple[dict, Path]]) -> dict:
+    """What tells later whether a file is still the same; its checksum is added with those of all `paths`."""
+    status = path.stat()
+    entry = {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    paths.append((entry, path))
+    return entry
 
 
 class Watch:

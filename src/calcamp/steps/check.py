@@ -13,6 +13,7 @@ REGIONS = ("pre", "img", "ove", "pov")
 
 def hk(ctx: runner.Context) -> None:
     """Table ``hk``: house-keeping over each exposure, one row per OBSID and key."""
+    from calcamp.data.files import InputError
     from calcamp.data.hk import NOT_MEASURED, read_hk
 
     commanded = ctx.job["commanded"]
@@ -20,15 +21,18 @@ def hk(ctx: runner.Context) -> None:
     rows: dict[str, list] = {name: [] for name in names}
     for exposure in ctx.exposures:
         ctx.current = exposure.obsid
-        summaries = {}
+        summaries, unreadable = {}, ""
         if exposure.hk:
-            found = read_hk(exposure.folder / exposure.hk)
-            summaries = found.summary(commanded)
+            try:
+                summaries = read_hk(exposure.folder / exposure.hk).summary(commanded)
+            except InputError as error:  # one damaged file must not cost the readings of the others
+                unreadable = "unreadable"
+                ctx.flag("BADDATA", str(error), obsid=exposure.obsid)
         for key, partner in commanded.items():
             s = summaries.get(key, NOT_MEASURED)
             value = exposure.values.get(partner) if partner else None
             number = float(value) if isinstance(value, int | float) else math.nan
-            flag = "" if s.n else "no file" if not exposure.hk else "no reading"
+            flag = "" if s.n else unreadable or ("no reading" if exposure.hk else "no file")
             row = (
                 exposure.obsid,
                 exposure.column,

@@ -369,14 +369,31 @@ class Context:
 Task = Callable[[Context], None]
 
 
-def load_exposures(manifest: dict) -> Iterator[Exposure]:
-    """Exposures of a manifest, in order."""
+def load_exposures(manifest: dict, folders: Iterable[str] = ()) -> Iterator[Exposure]:
+    """Exposures of a manifest, in order.
+
+    `folders` are the day-folders as the session has them now: where the data have been moved since the manifest was
+    written, the one of the same name is taken. Without any the frames are out of reach, which says nothing about
+    them: `InputError`, so that the next run tries again.
+    """
+    present = {Path(folder).name: Path(folder) for folder in folders}
+    found: dict[str, Path] = {}
     for item in manifest["exposures"]:
+        named = item["day_folder"]
+        if named not in found:
+            found[named] = Path(named) if Path(named).is_dir() else present.get(Path(named).name, Path(named))
+            if not found[named].is_dir():
+                raise InputError(
+                    f"the day-folder of OBSID {item['obsid']} is not there",
+                    file=named,
+                    expected="the folder of the raw frames",
+                    remedy="Mount it, or correct data.root in the session, and run again",
+                )
         yield Exposure(
             obsid=item["obsid"],
             column=item["column"],
             frame=item["frame"],
-            folder=Path(item["day_folder"]),
+            folder=found[named],
             values=item["log_row"],
             hk=item.get("hk"),
             files={int(ccd): entry for ccd, entry in item.get("files", {}).items() if entry},
@@ -419,12 +436,23 @@ def run(family: str, tasks: dict[str, Task], argv: list[str] | None = None) -> i
     )
 
 
+def _folders(manifest_path: Path) -> list[str]:
+    """Day-folders of the test in this run, from its plan file; none when a step is run by hand without one."""
+    folder = manifest_path.absolute().parent
+    try:
+        return read_json(folder.parent / "config" / "plan" / f"{folder.name}.json")["gate"]["folders"]
+    except (OSError, ValueError, KeyError, InputError):
+        return []
+
+
 def execute(family, subtask, task, manifest_path, ccd, job, into, attempt="0") -> int:
     """Run `task` and write its record. Returns the exit status."""
     started = time.time()
     manifest = read_json(manifest_path)
     crash_note = into.parent / f"{into.name}.crash.json"
     crash_note.unlink(missing_ok=True)
+    # Tables of an earlier run must not be taken for those of this one should it crash or be skipped.
+    shutil.rmtree(into, ignore_errors=True)
     base = {
         "schema": RECORD_SCHEMA,
         "test": manifest["test"],
@@ -450,13 +478,14 @@ def execute(family, subtask, task, manifest_path, ccd, job, into, attempt="0") -
         options=job.get("options", {}),
         prep_options=job.get("prep_options", {}),
         products=job.get("products", {}),
-        exposures=list(load_exposures(manifest)),
+        exposures=[],
         folder=into,
         into=part,
         job=job,
         manifest=manifest,
     )
     try:
+        ctx.exposures = list(load_exposures(manifest, _folders(manifest_path)))
         task(ctx)
     except Exception as error:
         if getattr(error, "is_input_error", False):
