@@ -309,3 +309,42 @@ def test_sample_offsets_and_read_noise():
 
 def test_detector_of_the_tests_is_the_shipped_one():
     assert Detector.from_dict(MINI.as_dict()) == MINI
+
+
+@pytest.mark.parametrize("row", [0.0, 0.3])
+def test_pulls_of_the_pattern_with_row_noise(row):
+    """Errors of the pattern hold the noise of the rows, those that share it by smoothing included."""
+    rng = np.random.default_rng(31)
+    pulls = {"fixed": [], "row": [], "column": []}
+    for _ in range(24):
+        shape = (516, 400)
+        standing = rng.normal(0, 0.15, (shape[0], 1)) + rng.normal(0, 0.1, shape[1])
+        truth = {
+            "row": np.var(standing.mean(axis=1), ddof=1),
+            "column": np.var(standing.mean(axis=0), ddof=1),
+        }
+        truth["fixed"] = np.var(standing)
+        frames = []
+        for _ in range(8):
+            smooth = np.convolve(rng.normal(0, 0.25, shape[0] + 30), np.ones(31) / 31, "valid")[:, None]
+            frame = 5.3 + standing + rng.normal(0, 1.2, shape) + rng.normal(0, row, (shape[0], 1)) + smooth
+            frames.append(frame.astype(np.float32))
+        found = clipped_stack(frames, 1.2, area=(slice(0, 516), slice(0, 400))).pattern
+        for name, values in pulls.items():
+            values.append((getattr(found, name) - math.sqrt(truth[name])) / getattr(found, f"{name}_err"))
+    for name, values in pulls.items():
+        assert abs(np.mean(values)) < 0.7, name
+        assert 0.65 < np.std(values) < 1.45, name
+
+
+def test_pulls_of_the_offset_model_with_row_noise():
+    pulls = []
+    for seed in range(16):
+        rng = np.random.default_rng([32, seed])
+        stream = BiasStream(MINI)
+        for frame in bias_frames(MINI, 4, rng, 1.2, row=0.3):
+            stream.add(frame)
+        surface = stream.surface(3)
+        along = [k for k, (_, j) in enumerate(surface.terms) if j == 0]
+        pulls.append((surface.fit.parameters / surface.fit.errors)[along])
+    assert 0.8 < np.sqrt(np.mean(np.square(pulls))) < 1.25

@@ -325,3 +325,118 @@ def _mean_bump() -> float:
     x = (np.arange(2048) / 2047)[5:-5]
     y = np.arange(2066) / 2065
     return 0.6 * (float(np.mean(np.exp(-x / 0.05))) + 0.5 * float(np.mean((y - 0.5) ** 2)))
+
+
+# ---- errors and limits of what is quoted ------------------------------------------------------------------
+def prepared_darks(rng, number=4, noise=1.2, row=0.0, dark=0.5, bias_frames=0, detector=MINI):
+    """Prepared frames from the process, without the simulator of the other tests: (frames, error plane of the bias)."""
+    from calcamp.analysis.offset import measure_offsets
+
+    def frame(signal):
+        raw = 2600.4 + rng.normal(0, row, (detector.rows, 1)) * np.ones(detector.columns)
+        raw[detector.region("img", trimmed=False)] += rng.poisson(signal * 3.5, detector.image_shape) / 3.5
+        raw += rng.normal(0, noise, raw.shape)
+        raw = np.rint(raw).astype(np.uint16)
+        found = measure_offsets(raw, detector, "smooth", "pre")
+        return (raw - found.offset[:, None]).astype(np.float32)
+
+    frames = [frame(dark) for _ in range(number)]
+    if not bias_frames:
+        return frames, None
+    bias = clipped_stack([frame(0.0) for _ in range(bias_frames)], math.hypot(noise, 0.3))
+    return [f - bias.mean for f in frames], bias.err
+
+
+@pytest.mark.parametrize(("row", "bias_frames"), [(0.0, 0), (0.3, 0), (0.2, 3)])
+def test_pulls_of_tiles_rows_and_the_error_plane(row, bias_frames):
+    """All pixels of the image have the same signal: what tiles, rows and pixels differ by is their error."""
+    tiles, rows, pixels = [], [], []
+    image = MINI.region("img", trimmed=False)
+    for seed in range(8):
+        frames, error = prepared_darks(np.random.default_rng([5, seed]), row=row, bias_frames=bias_frames)
+        found = analyse_quadrant(frames, TIMES, MINI, 3.5, bias_error=error)
+        value, err, _ = found.tiles
+        tiles.append(((value - 0.5) / err).ravel())
+        area = found.master.mean[image]
+        white = np.nanmean(found.master.err[image]) / math.sqrt(area.shape[1])
+        rows.append((area.mean(axis=1) - area.mean()) / math.hypot(white, found.row_err))
+        pixels.append(((area - area.mean()) / found.master.err[image]).ravel()[::50])
+    assert 0.75 < np.sqrt(np.mean(np.square(tiles))) < 1.25
+    assert 0.9 < np.sqrt(np.mean(np.square(rows))) < 1.1
+    assert 0.95 < np.sqrt(np.mean(np.square(pixels))) < 1.05
+
+
+def test_exposures_that_disagree_widen_the_error_and_light_in_one_shows():
+    rng = np.random.default_rng(8)
+    frames, _ = prepared_darks(rng)
+    quiet = analyse_quadrant(
+        frames, TIMES, MINI, 3.5, bias_error=np.zeros(MINI.quadrant_shape, np.float32)
+    ).current
+    frames[2][MINI.region("img", trimmed=False)] += np.float32(3.0)
+    leak = analyse_quadrant(
+        frames, TIMES, MINI, 3.5, bias_error=np.zeros(MINI.quadrant_shape, np.float32)
+    ).current
+    assert quiet.scatter < 0.02
+    assert leak.scatter == pytest.approx(1.5, abs=0.05)
+    # the mean is 0.75 ADU too high, and the error says so
+    assert leak.signal_err == pytest.approx(0.75, rel=0.05)
+    assert quiet.signal_err < 0.01
+
+
+def test_below_zero_is_a_systematic_error_not_a_tight_limit():
+    rng = np.random.default_rng(9)
+    frames, _ = prepared_darks(rng, dark=0.2)
+    for frame in frames:
+        frame[MINI.region("img", trimmed=False)] -= np.float32(0.5)
+    current = analyse_quadrant(
+        frames, TIMES, MINI, 3.5, bias_error=np.zeros(MINI.quadrant_shape, np.float32)
+    ).current
+    assert "below zero" in current.reason
+    assert current.systematic == pytest.approx(-current.rate)
+    assert current.limit.is_limit
+    assert current.limit.high > 0.2 * 3.5 * 3600 / 565
+
+
+@pytest.mark.parametrize("column", [0, 1, 255, 511])
+@pytest.mark.parametrize("level", [6.0, 1000.0, -5.0])
+def test_columns_at_the_edge_are_found(column, level):
+    residual = np.random.default_rng(column).normal(0, 0.6, MINI.image_shape).astype(np.float32)
+    residual[:, column] += np.float32(level)
+    found = find_columns(residual, 0.6, 4.0)
+    assert [(d.column, d.first, d.last) for d in found] == [(column, 0, 515)]
+    assert found[0].level == pytest.approx(level, abs=0.3)
+
+
+def test_one_dark_loses_tracks_and_keeps_hot_pixels():
+    rng = np.random.default_rng(10)
+    at = [(40, 50, 1.0), (300, 410, 2.0), (470, 12, 1.5)]
+    frames, _ = dark_frames(MINI, 1, rng, 0.001, hot=at, cosmics=12)
+    found = analyse(MINI, frames)
+    assert 9 <= found.cosmics.events[0] <= 15
+    assert {(40, 50), (300, 410), (470, 12)} <= set(
+        zip(found.hot.row.tolist(), found.hot.column.tolist(), strict=True)
+    )
+    assert len(found.hot.row) <= 6  # single pixels of tracks may be among them
+    assert abs(found.current.signal - 0.001 * 565 / 3.5) < 5 * found.current.signal_err
+
+
+def test_unstable_pixels_count_once_and_percentiles_have_no_end():
+    rng = np.random.default_rng(11)
+    jumping = [(int(r), int(c), 0.2, 3.0) for r, c in rng.integers(10, 500, (10, 2))]
+    frames, _ = dark_frames(MINI, 4, rng, 0.001, unstable=jumping)
+    found = analyse(MINI, frames)
+    assert 5 <= found.n_unstable <= 10
+    for frame in frames:
+        frame[MINI.region("img", trimmed=False)] += 200
+    bright = analyse(MINI, frames).percentiles
+    assert bright[50.0] == pytest.approx(200, abs=1)
+    assert bright[99.0] < 204
+
+
+def test_a_window_is_measured_in_its_rows():
+    rng = np.random.default_rng(12)
+    frames, _ = prepared_darks(rng, dark=8.0)
+    found = analyse_quadrant(frames, TIMES, MINI, 3.5, vstart=100, vend=300)
+    assert found.current.signal == pytest.approx(8.0, abs=0.05)
+    one = analyse_quadrant(frames[:1], TIMES[:1], MINI, 3.5, vstart=100, vend=300)
+    assert one.noise == pytest.approx(1.2, rel=0.1)
