@@ -276,6 +276,13 @@ def test_path_in_file_name_is_refused(tmp_path, row):
     assert (log.rows, kinds(log)) == ([], ["bad_line"])
 
 
+@pytest.mark.parametrize("name", ["EUC_1" + "\0" * 40, "E" * 4000], ids=["zeros", "long"])
+def test_names_that_no_file_can_have_are_refused(tmp_path, row, name):
+    """Blocks of zeros after a power cut, or one endless word."""
+    log = read_explog(write(tmp_path, [row | {"File_name": name}]))
+    assert (log.rows, set(kinds(log))) == ([], {"bad_line"})
+
+
 @pytest.mark.parametrize("column", explog.NEEDED)
 def test_missing_needed_column_names_file_column_and_remedy(tmp_path, row, column):
     path = tmp_path / "EXP_LOG_120319.txt"

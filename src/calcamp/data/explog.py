@@ -410,7 +410,11 @@ def _ccd_number(text: str) -> int | None:
 def _is_plain_name(name: str) -> bool:
     """A file name that stays in its folder."""
     return (
-        bool(name) and name not in (".", "..") and not any(c in name for c in "/\\\0") and name.isprintable()
+        bool(name)
+        and name not in (".", "..")
+        and not any(c in name for c in "/\\\0\ufffd")  # the last stands for what was not printable
+        and name.isprintable()
+        and len(name.encode()) < 240  # with a suffix, at most what file systems take
     )
 
 

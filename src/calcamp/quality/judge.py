@@ -82,6 +82,9 @@ def judge(
     cells += hk_cells
     if not any(cell.ok is not None for cell in cells):
         flags.append(Flag("UNKNOWN", _nothing(case)))
+    if not case.exposures:
+        # Nothing was taken: that there are no results says nothing about the device.
+        flags = [flag for flag in flags if flag.kind != "result"]
     flags = arrange(flags)
     return _assemble(case, rules, cells, flags)
 
