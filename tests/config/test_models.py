@@ -108,6 +108,9 @@ def test_good_session(workspace):
         ("RON:", "RONN:", 10, "did you mean 'RON'"),
         ("[0.8, 1.5]", "[1.5, 0.8]", 10, "swap them"),
         ("[0.8, 1.5]", "[0.8]", 10, "expected [low, high]"),
+        ("[0.8, 1.5]", "[few, 1.5]", 10, 'limits.RON[0]: found "few", expected a number'),
+        ("[0.8, 1.5]", "[0.8, .nan]", 10, "limits.RON[1]: found nan, expected a finite number"),
+        ("[0.8, 1.5]", "[-.inf, 1.5]", 10, "expected a finite number"),
         ("[0.8, 1.5]", "[null, null]", 10, "neither low nor high"),
         ("her: false", "read_noise: [1, 2]", 10, "RON and read_noise are the same limit"),
         ("day_folders: [12_Mar_19, 13_Mar_19]", "day_folders: 12_Mar_19", 4, "expected a list"),
@@ -159,6 +162,9 @@ def test_overrides(workspace):
     session = load_session(path, {"mode": "wait", "wait.poll_s": 1, "tests": {"BIAS01": {"priority": 3}}})
     assert (session.mode, session.wait.poll_s, session.tests["BIAS01"].priority) == ("wait", 1, 3)
     assert session.tests["BIAS01"].obsids == [17283, 17292]
+    # Snakemake hands on the words of its command line as they are
+    assert load_session(path, {"check_only": "true"}).check_only is True
+    assert load_session(path, {"check_only": "False"}).check_only is False
     with pytest.raises(ConfigError, match="command line: mode: found"):
         load_session(path, {"mode": "wat"})
     with pytest.raises(ConfigError, match="command line: mod: unknown key; did you mean 'mode'"):
@@ -267,6 +273,10 @@ def test_block():
         ("block: X\noffsets: {4: {E: 1, F: 1, G: 1, H: 1}}", "offsets.4"),
         ("block: X\noffsets: {CCD1: {E: 1, F: 1, G: 1, H: 1}}", "offsets.CCD1"),
         ("block: X\nhardware: {ROE: FM1}", "did you mean 'roe'"),
+        (
+            "block: X\noffsets: {1: {E: .nan, F: 1, G: 1, H: 1}}",
+            "offsets.1.E: found nan, expected a finite number",
+        ),
     ],
 )
 def test_bad_block(text, words):

@@ -112,7 +112,10 @@ def load_session(path: Path | str, overrides: dict | None = None) -> Session:
     """
     from calcamp.config.session import Session
 
-    return Session.load(path, overrides or {})
+    # Snakemake hands on numbers as numbers, but `--config check_only=true` as a text.
+    words = {"true": True, "false": False}
+    typed = {k: words.get(v.lower(), v) if isinstance(v, str) else v for k, v in (overrides or {}).items()}
+    return Session.load(path, typed)
 
 
 def load_block(name: str | Path, beside: Path | str | None = None) -> Block:

@@ -24,7 +24,11 @@ class Shape(BaseModel):
     """A part of a configuration file: strict types, unknown keys refused."""
 
     model_config = ConfigDict(
-        extra="forbid", strict=True, use_attribute_docstrings=False, validate_default=False
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=False,
+        validate_default=False,
+        allow_inf_nan=False,  # nothing compares with a number that is none
     )
 
 
@@ -174,7 +178,10 @@ def _walk(model: type[BaseModel], data: object, loc: tuple) -> tuple[tuple, type
         here = next((m for m in inner if part in m.model_fields), None)
         if not is_key and not (last and here):
             continue
-        path = (*path, Index(part) if isinstance(data, list) else part)
+        if isinstance(data, list):  # [low, high] is read as a mapping
+            path = (*path, Index({"low": 0, "high": 1}.get(part, part)))
+        else:
+            path = (*path, part)
         if here:
             owner, field = here, here.model_fields[part]
             inner = _models_in(field.annotation)
