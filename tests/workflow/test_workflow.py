@@ -92,6 +92,28 @@ def test_a_new_limit_rejudges_and_measures_nothing(done):
     assert verdict(done, "BIAS01")["verdict"] == "fail"
 
 
+def test_a_new_gain_measures_nothing_again_in_adu(done):
+    """Bias is measured in ADU: a gain is judged with, and the electrons of the verdict follow."""
+    before = verdict(done, "BIAS01")["headline"]
+    numbers = ", ".join(f"{ccd}: {{E: 7.0, F: 7.0, G: 7.0, H: 7.0}}" for ccd in (1, 2, 3))
+    block = done / "config" / "blocks" / "NOSTROMO.yaml"
+    block.write_text(block.read_text() + f"\nproducts: {{gain: {{{numbers}}}}}\n")
+    jobs = planned_jobs((r := snakemake("-n", cwd=done)).stdout + r.stderr)
+    assert {name: jobs.get(name) for name in ("judge", "report", "dark_meta", "bias_basic", "bias_meta", "check")} == {
+        "judge": 3, "report": 3, "dark_meta": 3, "bias_basic": None, "bias_meta": None, "check": None,
+    }  # fmt: skip
+    edit(done, "  BIAS02: {do: all}\n  DARK01: {do: all}\n", "")
+    assert snakemake("-c2", cwd=done).returncode == 0
+    judged = verdict(done, "BIAS01")
+    for old, new in zip(before, judged["headline"], strict=True):
+        if old["quantity"] == "read_noise_e":
+            assert new["value"] == pytest.approx(2 * old["value"])
+            assert (old["gain_nominal"], new["gain_nominal"]) == (True, False)
+    assert judged["products_used"]["gain"] == {
+        "verdict": {str(c): dict.fromkeys("EFGH", 7.0) for c in (1, 2, 3)}
+    }
+
+
 def test_a_subtask_added_later_plans_only_itself_and_the_report(done):
     edit(done, "DARK01: {do: all}", "DARK01: {do: [check, prep, meta]}")
     result = snakemake("-n", cwd=done)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Options, Subtask, Test, prep
 
 #: Summing-well width and delay that go with a read mode, us (test catalogue, section 4).
@@ -17,20 +19,24 @@ SUMMING_WELL = {
 class BasicOptions(Options):
     """Read noise and its parts, offset model, profiles."""
 
-    clip_sigma: float = 5.0
-    model_degree: int = 3  # of the 2-D offset model
-    spectrum: bool = True
-    line_extra_px: int = (
-        0  # pixels clocked and not stored at the end of a line, for the times of the spectrum
+    clip_sigma: float = Field(5.0, gt=1, description="pixels farther from their region's level are left out")
+    model_degree: int = Field(3, ge=0, le=9, description="of the 2-D offset model")
+    spectrum: bool = Field(True, description="look for interference in the read-out stream")
+    line_extra_px: int = Field(
+        0,
+        ge=0,
+        description="pixels clocked and not stored at the end of a line, for the times of the spectrum",
     )
-    spectrum_frames: int = 1  # frames whose read-out stream is analysed: more finds weaker interference
+    spectrum_frames: int = Field(
+        1, ge=1, description="frames whose read-out stream is analysed: more finds weaker interference"
+    )
 
 
 class MetaOptions(Options):
     """Master bias."""
 
-    clip_sigma: float = 3.0
-    clip_iterations: int = 3
+    clip_sigma: float = Field(3.0, gt=1, description="values of a pixel farther from the others are left out")
+    clip_iterations: int = Field(3, ge=1, description="iterations of that clip")
 
 
 def _columns(name: str, rdmode: str):
@@ -47,7 +53,7 @@ def _columns(name: str, rdmode: str):
 
 
 _PREP = prep(offset="smooth", scan="pre", use_bias=False, use_flat=False)
-_NEEDS = (Need("mask"), Need("dq"), Need("gain"))
+_NEEDS = (Need("mask"), Need("dq"))  # all in ADU: the gain enters in judging
 _SUBTASKS = (
     HK,
     CHECK,

@@ -17,9 +17,10 @@ from pathlib import Path
 from calcamp.campaign.core import CampaignError, Subtask, Test, find_test
 from calcamp.campaign.structure import expected_keys
 from calcamp.config import lookup
-from calcamp.config.errors import ConfigError, did_you_mean, raise_all
+from calcamp.config.errors import ConfigError, ConfigErrors, raise_all
 from calcamp.config.products import pick_product
-from calcamp.config.yamlfile import read_yaml
+from calcamp.config.shape import translate
+from calcamp.config.yamlfile import Document, read_yaml
 from calcamp.data.files import InputError, read_json, sha256
 from calcamp.detector.geometry import CCDS, Detector
 from calcamp.paths import Results, workflow_root
@@ -34,6 +35,10 @@ class PlanError(CampaignError):
     """The session asks for something that cannot be; the text names it and says what to do."""
 
     is_input_error = True
+
+
+class OptionErrors(ConfigErrors):
+    """Faults of the options of sub-tasks, each at its key of the session."""
 
 
 def runnable_families() -> set[str]:
@@ -124,11 +129,9 @@ class Plan:
                 name, test, seen[base], names.count(base), tuple(asked), needed, entry
             )
             for place, step in (
-                (
-                    ("options",),
-                    lambda n=name: [self.options(n, s) for s in (*self.tests[n].subtasks, "prep")],
-                ),
+                (("options",), lambda n=name: self._refuse_wrong_options(n)),
                 (("options",), lambda n=name: self._refuse_stray_options(n)),
+                (("limits",), lambda n=name: self.hk_limits(n)),
                 ((), lambda n=name: self.columns(n)),
                 ((), lambda n=name: self._refuse_absent_products(n)),
             ):
@@ -137,8 +140,23 @@ class Plan:
                 except Exception as error:
                     if not getattr(error, "is_input_error", False) and not isinstance(error, CampaignError):
                         raise
+                    if isinstance(
+                        error, OptionErrors
+                    ):  # at their own keys; later steps would tell them again
+                        faults.append(error)
+                        break
                     faults.append(session.error(("tests", name, *place), str(error)))
         raise_all(faults)
+
+    def _refuse_wrong_options(self, name: str) -> None:
+        faults = []
+        for subtask in dict.fromkeys((*self.tests[name].subtasks, "prep")):
+            try:
+                self.options(name, subtask)
+            except OptionErrors as error:
+                faults.append(error)
+        if faults:
+            raise OptionErrors(faults)
 
     def _refuse_stray_options(self, name: str) -> None:
         planned = self.tests[name]
@@ -212,7 +230,7 @@ class Plan:
         return getattr(declared, key)
 
     def options(self, name: str, subtask: str) -> dict:
-        """Options of a sub-task, complete and checked."""
+        """Options of a sub-task, complete and checked; `OptionErrors` otherwise."""
         from pydantic import ValidationError
 
         planned = self.tests[name]
@@ -221,23 +239,23 @@ class Plan:
         )
         if declared is None:
             return {}
-        given = {}
+        given, place = {}, subtask
         for key, value in planned.entry.options.items():
             if planned.test.subtask(key).name == declared.name:
-                given = value
+                given, place = value, key
         try:
-            return declared.options(**given).model_dump()
+            return declared.options.model_validate(given).model_dump()
         except ValidationError as error:
-            fields = list(declared.options.model_fields)
-            lines = []
-            for item in error.errors():
-                key = ".".join(map(str, item["loc"]))
-                if item["type"] == "extra_forbidden":
-                    hint = did_you_mean(key, fields) if fields else "it has no options"
-                    lines.append(f"options.{subtask}.{key}: no such option; {hint}")
-                else:
-                    lines.append(f"options.{subtask}.{key}: {item['msg']} (found {item['input']!r})")
-            raise PlanError("\n".join(lines)) from None
+            faults = translate(error, declared.options, given, Document(given))
+        has_some = bool(declared.options.model_fields)
+        raise OptionErrors(
+            self.session.error(
+                ("tests", name, "options", place, *((fault.key,) if fault.key else ())),
+                fault.message,
+                fault.remedy if has_some else f"{subtask} has no options",
+            )
+            for fault in faults
+        )
 
     def columns(self, name: str) -> list:
         """Declared columns of a test, evaluated against the chamber."""
@@ -247,9 +265,9 @@ class Plan:
         """Products named for a sub-task: kind -> path (or numbers) of this CCD."""
         planned = self.tests[name]
         prep = self.options(name, "prep")
-        needs = {
-            need.kind for s in (planned.test.subtask(subtask), *_prep_of(planned.test)) for need in s.needs
-        }
+        # Prepared pixels do not depend on the gain: only rule prep, which writes it into headers, has it as input.
+        prepared = {need.kind for s in _prep_of(planned.test) for need in s.needs} - {"gain"}
+        needs = prepared | {need.kind for need in planned.test.subtask(subtask).needs}
         # A product whose use is switched off is no input: another one of it re-runs nothing.
         switches = {"mask": "use_mask", "dq": "use_mask", "bias": "use_bias", "flat": "use_flat"}
         needs -= {kind for kind, switch in switches.items() if not prep.get(switch, True)}
@@ -467,6 +485,15 @@ class Plan:
             return None
         return {str(ccd): value[ccd] for ccd in CCDS}
 
+    def _gain_product(self, name: str) -> dict | None:
+        """The file that holds the gains, with its checksum; None without one."""
+        path = pick_product(
+            self.session.product_paths(name, self.block).get("gain"),
+            ccd=None,
+            wavelength=self.tests[name].test.wavelength,
+        )
+        return {"path": path, "sha256": self._checksum(path)} if isinstance(path, str) else None
+
     def hk_limits(self, name: str) -> dict:
         """House-keeping limits of a test that are checked in tests, by key."""
         planned = self.tests[name]
@@ -502,6 +529,7 @@ class Plan:
             **self.limits_of(name),
             **{f"limits_{key}": value for key, value in self.limits.identity().items()},
             "gains": self.gain_numbers(name),
+            "gain_product": self._gain_product(name),
             "chamber_data": planned.test.chamber_data(planned.test, self.chamber, self.detector)
             if planned.test.chamber_data
             else {},

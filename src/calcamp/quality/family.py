@@ -131,7 +131,7 @@ class Case:
         given = self.judging.get("gains") or self.judging.get("gain")
         if given is None:
             named = [(r.get("job") or {}).get("products", {}).get("gain") for r in self.records]
-            named = next((g for g in named if g), None)
+            named = next((g for g in (self.judging.get("gain_product"), *named) if g), None)
             given = self._load_gain(named) if named else {}
         out = {}
         for key, value in given.items():

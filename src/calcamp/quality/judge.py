@@ -277,6 +277,9 @@ def _products_used(case: Case) -> dict:
         for kind, product in ((record.get("job") or {}).get("products") or {}).items():
             where = f"CCD{record['ccd']}" if record.get("ccd") else "block"
             used.setdefault(kind, {})[where] = product.get("path") or product.get("numbers")
+    gain = (case.judging.get("gain_product") or {}).get("path") or case.judging.get("gains")
+    if gain and "gain" not in used:
+        used["gain"] = {"verdict": gain}  # of the numbers in electrons
     return used
 
 

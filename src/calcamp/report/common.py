@@ -1171,16 +1171,20 @@ def _product_text(where) -> str:
     if not isinstance(where, dict):
         return folder_name(where)
     found: dict[str, str] = {}
+    numbers: list[str] = []
 
     def walk(key, value):
         if isinstance(value, dict):
             for inner, item in value.items():
-                walk(f"CCD{inner}" if str(inner) in "123" else str(inner), item)
+                name = f"CCD{inner}" if str(inner) in "123" else str(inner)
+                walk(f"{key} {name}".strip() if name in QUADRANTS else name, item)
+        elif isinstance(value, str):
+            found.setdefault(folder_name(value), key)
         else:
-            found.setdefault(folder_name(value) if isinstance(value, str) else _text(value), key)
+            numbers.append(f"{key} {_text(value)}".strip())
 
     walk("", where)
-    return ", ".join(f"{key}: {text}" for text, key in found.items())
+    return ", ".join([*(f"{key}: {text}" for text, key in found.items()), *dict.fromkeys(numbers)])
 
 
 def inputs(data: ReportData) -> Section:
