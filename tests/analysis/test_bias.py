@@ -226,6 +226,42 @@ def test_interference_is_found_at_its_frequency_and_noise_gives_none():
     assert high.mean() == pytest.approx(2 * (1.2**2 + 1 / 12) * dt, rel=0.03)
 
 
+def amplitudes_of_waves(frequencies, number, frames, amplitude, seed):
+    """Ratio found/true and pull of the amplitude, one wave per set of small frames; NaN if it is not found."""
+    rng = np.random.default_rng([28, seed])
+    rows, columns, dt = 128, 150, MINI.pixel_time_s
+    line = line_time(100, columns, dt, extra=9)
+    time = np.arange(rows)[:, None] * line + np.arange(columns) * dt
+    out = np.full((2, len(frequencies)), np.nan)
+    # the band without the ends where drift and the wave's own mirror image lie
+    for k, frequency in enumerate((2 + frequencies * (0.5 * line / dt - 4)) / line):
+        phase = rng.uniform(0, 2 * np.pi, (frames, 1, 1))
+        wave = 2 * np.pi * frequency * time
+        stack = rng.standard_normal((frames, rows, columns), dtype=np.float32) * 1.2 + 2650.3
+        stack += amplitude * (np.sin(wave) * np.cos(phase) + np.cos(wave) * np.sin(phase))
+        np.rint(stack, out=stack)
+        mean = stack.mean(axis=0)
+        found = read_out_spectrum((f - mean for f in stack[:number]), frames, dt, line)
+        for peak in found.peaks:
+            if abs(peak.frequency - frequency) < 3 * found.resolution:
+                out[:, k] = peak.amplitude / amplitude, (peak.amplitude - amplitude) / peak.amplitude_err
+                break
+    return out
+
+
+@pytest.mark.parametrize(("number", "frames", "amplitude"), [(9, 10, 0.12), (1, 40, 0.3)])
+def test_amplitude_of_interference_does_not_depend_on_its_place_between_bins(number, frames, amplitude):
+    frequencies = np.random.default_rng(27).uniform(0, 1, 150)
+    ratio, pull = amplitudes_of_waves(frequencies, number, frames, amplitude, number)
+    missed = np.isnan(ratio)
+    assert missed.sum() <= 2
+    ratio, pull = ratio[~missed], pull[~missed]
+    assert abs(ratio.mean() - 1) < 3 * ratio.std() / math.sqrt(ratio.size)
+    assert ratio.std() / math.sqrt(ratio.size) < 0.015
+    assert abs(pull.mean()) < 0.25
+    assert 0.85 < math.sqrt(np.mean(pull**2)) < 1.15
+
+
 # ---- master bias ------------------------------------------------------------------------------------------
 def test_master_error_plane_and_pattern():
     rng = np.random.default_rng(16)

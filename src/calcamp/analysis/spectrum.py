@@ -84,6 +84,7 @@ def read_out_spectrum(
     The power of a bin over the local noise is exponential for noise, so K residuals give a gamma
     distribution; the probability is multiplied by the number of independent bins. Side lobes of the window
     (copies at multiples of the line rate, because of the pauses) are recognised by place and height.
+    The amplitude is that of the highest bin over the response there to a frequency between the bins.
     The interference has another phase in every frame, so the mean frame holds 1/√frames of it: that is part
     of the error of the amplitude.
     """
@@ -263,7 +264,7 @@ def _peaks(ratio, power, noise, number, frames, window, chance, most) -> tuple[P
             continue
         found.append((frequency, value))
         if len(peaks) < most:
-            height = float(power[b, a]), float(noise[0, a])
+            height = float(power[b, a]), float(noise[0, a]), _response(power[:, a], b, noise[0, a], window)
             peaks.append(_peak(frequency, value, *height, number, frames, trials, window))
         if len(found) > 10 * most:
             break
@@ -288,7 +289,34 @@ def _is_copy(frequency, value, other, strength, window) -> bool:
     return False
 
 
-def _peak(frequency, ratio, power, noise, number, frames, trials, window) -> Peak:
+def _response(column, b, noise, window) -> float:
+    """Amplitude of a sine wave in its highest bin, relative to one at the centre of a frame and a line bin.
+
+    Between bins the Hann window across lines loses up to 15 %, and the line bin up to sinc(½ columns/length).
+    The place between bins follows from the higher neighbour in the spectrum: its amplitude over that of the
+    highest bin is (1 + x)/(2 − x) at a distance of x bins towards it.
+
+    Parameters
+    ----------
+    column : (fine,) array
+        Power at the fine frequencies of one line bin.
+    b : int
+        Highest bin.
+    noise : float
+        Local noise power.
+    """
+    sides = [side for side in (-1, 1) if 0 <= b + side < len(column)]
+    side = max(sides, key=lambda side: column[b + side])
+    signal = max(float(column[b] - noise), 1e-20)
+    root = math.sqrt(max(float(column[b + side] - noise), 0.0) / signal)
+    # the highest bin is the nearest; where a line bin ends, the only neighbour may be on the far side
+    least = 0.0 if len(sides) == 2 else -0.5
+    x = side * min(max((2 * root - 1) / (root + 1), least), 0.5)
+    along = (b - window.half + x) / (window.rows * window.line_time) * window.columns * window.pixel_time
+    return float(np.sinc(x) / (1 - x**2) * np.sinc(along))
+
+
+def _peak(frequency, ratio, power, noise, response, number, frames, trials, window) -> Peak:
     from scipy.special import gammaincc
 
     p = float(gammaincc(number, number * ratio))
@@ -298,11 +326,18 @@ def _peak(frequency, ratio, power, noise, number, frames, trials, window) -> Pea
         if p > 1e-290
         else -number * ratio / math.log(10) + (number - 1) * math.log10(number * ratio)
     )
-    scale = 4 / window.weight**2
+    scale = 4 / (window.weight * response) ** 2
     amplitude2, one = max(power - noise, 0.0) * scale, noise * scale
-    amplitude = math.sqrt(amplitude2)
-    err = math.sqrt(one / (2 * number)) if amplitude2 > one else math.sqrt(one)
-    err = math.hypot(err, amplitude / math.sqrt(2 * frames * number))
+    amplitude, err = math.sqrt(amplitude2), math.sqrt(one)
+    if amplitude2 > 0:
+        # of the power: the wave times the noise, and the noise alone
+        err = min(err, math.sqrt(one * (2 * amplitude2 + one) / (4 * amplitude2 * number)))
+        mean2 = 1 / (2 * frames * number)
+        # the root of a power with errors is low on average
+        unbiased = amplitude * (1 + 0.5 * (min(err / amplitude, 0.5) ** 2 + mean2))
+        # a share of the true amplitude, which is known by 1/found: variance of 1/(1 + x) to its third term
+        err = math.hypot(err, amplitude * math.sqrt(mean2 * (1 + 9 * mean2 + 75 * mean2**2)))
+        amplitude = unbiased
     resolution = 1 / (window.rows * window.line_time)
     return Peak(
         frequency,
