@@ -8,7 +8,7 @@ import math
 import pytest
 
 from calcamp.config.errors import ConfigError
-from calcamp.config.limits import ALIASES, NAMES, Limits, canonical_overrides, untagged
+from calcamp.config.limits import ALIASES, HK_FLAGS, NAMES, Limits, canonical_overrides, untagged
 from calcamp.config.lookup import load_limits
 from calcamp.config.yamlfile import dump_yaml
 
@@ -316,6 +316,42 @@ def test_hk_overrides(limits):
     assert found["CCD1_TEMP_T"].performance.low == -130
     assert found["CCD1_TEMP_T"].safe.low == -133
     assert found["CCD1_OD_T"].performance is None
+
+
+def test_open_ends_of_hk_overrides(limits):
+    found = limits.hk_limits(
+        "BIAS01",
+        session_overrides={"CCD1_TEMP_T": [None, -118]},
+        block_overrides={"CCD2_TEMP_T": {"low": -125}},
+    )
+    assert bounds(found["CCD1_TEMP_T"].performance) == (-1e9, -118)
+    assert bounds(found["CCD2_TEMP_T"].performance) == (-125, 1e9)
+
+
+@pytest.mark.parametrize("change", [{"columns": [1]}, {"low": -125, "high": -115, "regions": ["pre"]}])
+def test_hk_overrides_of_a_part_are_refused(limits, change):
+    with pytest.raises(ValueError, match="expected low and high"):
+        limits.hk_limits("BIAS01", session_overrides={"CCD1_TEMP_T": change})
+
+
+def test_flags_are_those_of_the_file(limits):
+    fixed = {key for group in limits.hk if group.performance.type == "identity" for key in group.keys}
+    assert fixed == HK_FLAGS
+    for key in fixed:
+        with pytest.raises(ValueError, match=f"{key} is compared with fixed values.*limits file"):
+            canonical_overrides({key: [0, 1]})
+    assert "Spw" not in limits.override_faults({"FPGA_NOTHING": 1})["FPGA_NOTHING"]
+
+
+def test_an_hk_override_takes_the_type_that_holds_for_the_test(limits):
+    data = copy.deepcopy(limits.model_dump(exclude_unset=True))
+    group = next(group for group in data["hk"] if "FPGA_BIAS_ID2" in group["keys"])
+    band = {"type": "absolute", "low": 10, "high": 12}
+    group["rules"] = [{"tests": ["BIAS01"], "performance": band, "source": "test"}]
+    found = Limits.from_text(dump_yaml(data)).hk_limits(
+        "BIAS01", session_overrides={"FPGA_BIAS_ID2": [9, 13]}
+    )
+    assert found["FPGA_BIAS_ID2"].performance.type == "absolute"
 
 
 # ---- the file ----------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.report.report_fixtures import FIRST, ecsv, make_test, manifest, too_wide
 
-from calcamp.report.build import build_report
+from calcamp.report.build import build_report, family_modules
 
 PAYLOADS = [
     "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "<svg/onload=alert(1)>", "\"><script>x</script>", "'><b>bold</b>",
@@ -491,3 +491,9 @@ def test_keys_of_numbers_are_printed_with_their_unit(key, value, text):
     from calcamp.report.base import named_key
 
     assert named_key(key, value) == text
+
+
+def test_modules_of_families_are_the_families():
+    from calcamp.campaign.core import families
+
+    assert set(family_modules()) == set(families())

@@ -12,8 +12,10 @@ import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from itertools import pairwise
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from calcamp.config.errors import did_you_mean
 
@@ -25,9 +27,20 @@ class CampaignError(Exception):
 
 
 class Options(BaseModel):
-    """Options of a sub-task: strict, every field described. Sub-class it per sub-task."""
+    """Options of a sub-task: strict, every field described and bounded. Sub-class it per sub-task."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A whole number passes for a number; a quoted one, or true, does not.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    def in_order(self, *names: str) -> Options:
+        """Refuse fields that are not in ascending order; for validators."""
+        for first, second in pairwise(names):
+            low, high = getattr(self, first), getattr(self, second)
+            if low > high:
+                raise ValueError(
+                    f"{first} {low:g} is above {second} {high:g}, expected {' <= '.join(names)}; correct them"
+                )
+        return self
 
 
 @dataclass(frozen=True)
@@ -122,13 +135,17 @@ class Family:
 class PrepOptions(Options):
     """How images are prepared. The same options steer the streamed and the written images."""
 
-    # row | median (one offset per quadrant) | smooth (row means smoothed along rows) | none
-    offset: str = "row"
-    scan: str = "pre"  # pre | ove | both
-    use_mask: bool = True
-    use_bias: bool = True
-    use_flat: bool = True
-    cosmics: bool = False
+    # As METHODS and SCANS of analysis/offset.py, which is a floor above.
+    offset: Literal["row", "median", "smooth", "none"] = Field(
+        "row", description="row; median: one per quadrant; smooth: row means smoothed along rows; none"
+    )
+    scan: Literal["pre", "ove", "both"] = Field(
+        "pre", description="the offset is taken from prescan, overscan or both"
+    )
+    use_mask: bool = Field(True, description="use the mask and dq products, where named")
+    use_bias: bool = Field(True, description="subtract the bias product, where one is named")
+    use_flat: bool = Field(True, description="divide by the flat product, where one is named")
+    cosmics: bool = Field(False, description="look for cosmic rays and mask them")
 
 
 CHECK = Subtask("check", version=1, mem_mb=600, runtime_min=5)
@@ -138,9 +155,11 @@ HK = Subtask("hk", scope="block", version=1, mem_mb=500, runtime_min=2, producti
 def prep(**defaults) -> Subtask:
     """The sub-task `prep` with a test's own defaults."""
     base = PrepOptions(**defaults)
-    fields = {name: (type(value), value) for name, value in base.model_dump().items()}
-    from pydantic import create_model
-
+    declared = PrepOptions.model_fields
+    fields = {
+        name: (declared[name].annotation, Field(value, description=declared[name].description))
+        for name, value in base.model_dump().items()
+    }
     options = create_model("PrepOptions", __base__=PrepOptions, **fields)
     return Subtask(
         "prep",

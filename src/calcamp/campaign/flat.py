@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from calcamp.campaign.common import FLAT_WAVELENGTHS, flat_light, percent
 from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Options, Subtask, Test, prep
@@ -81,15 +81,19 @@ class MasterOptions(Options):
 class MaskOptions(Options):
     """Mask of deviant pixels."""
 
-    dead: float = Field(0.5, description="response below: dead")
-    low: float = Field(0.8, description="response below: low")
-    high: float = Field(1.2, description="response above: high")
-    over: float = Field(1.5, description="response above: over")
+    dead: float = Field(0.5, ge=0, lt=1, description="response below: dead")
+    low: float = Field(0.8, gt=0, lt=1, description="response below: low")
+    high: float = Field(1.2, gt=1, description="response above: high")
+    over: float = Field(1.5, gt=1, description="response above: over")
     deviant_sigma: float = Field(
         7.0, ge=3, description="deviant beyond so many rms of the response map, at every level"
     )
-    column_sigma: float = Field(7.0, description="significance of a column defect")
-    column_depth: float = Field(0.03, description="a column defect deviates at least so much")
+    column_sigma: float = Field(7.0, gt=0, description="significance of a column defect")
+    column_depth: float = Field(0.03, ge=0, description="a column defect deviates at least so much")
+
+    @model_validator(mode="after")
+    def _order(self):
+        return self.in_order("dead", "low", "high", "over")
 
 
 # A flat is not divided by a flat.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Options, Subtask, Test, prep
 
@@ -10,10 +10,16 @@ from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Options, Subt
 class BasicOptions(Options):
     """Classes of pixels about the saturated areas."""
 
-    bright: float = Field(55000.0, description="pixels above this are no surroundings, nor those near [ADU]")
-    halo: int = Field(5, description="px by which they are grown")
-    inner: int = Field(10, description="surroundings begin so far away [px]")
-    reach: int = Field(60, description="and end here [px]")
+    bright: float = Field(
+        55000.0, gt=0, description="pixels above this are no surroundings, nor those near [ADU]"
+    )
+    halo: int = Field(5, ge=0, description="px by which they are grown")
+    inner: int = Field(10, ge=0, description="surroundings begin so far away [px]")
+    reach: int = Field(60, ge=1, description="and end here [px]")
+
+    @model_validator(mode="after")
+    def _order(self):
+        return self.in_order("inner", "reach")
 
 
 def _columns(chamber) -> list[Column]:

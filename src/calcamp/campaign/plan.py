@@ -140,12 +140,10 @@ class Plan:
                 except Exception as error:
                     if not getattr(error, "is_input_error", False) and not isinstance(error, CampaignError):
                         raise
-                    if isinstance(
-                        error, OptionErrors
-                    ):  # at their own keys; later steps would tell them again
-                        faults.append(error)
-                        break
-                    faults.append(session.error(("tests", name, *place), str(error)))
+                    own_place = isinstance(error, OptionErrors)
+                    faults.append(error if own_place else session.error(("tests", name, *place), str(error)))
+                    if place == ("options",):
+                        break  # later steps read the options and would tell the same again
         raise_all(faults)
 
     def _refuse_wrong_options(self, name: str) -> None:

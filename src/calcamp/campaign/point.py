@@ -53,36 +53,48 @@ def spot_columns(name: str, wavelength: int, levels, frames):
 class LockOptions(Options):
     """Finding the pattern, and a first look at the spots of every frame."""
 
-    threshold: float = Field(10.0, description="detection, standard deviations of 4 x 4 pixel means")
-    least_adu: float = Field(30.0, description="detection, ADU per pixel of 4 x 4 pixel means, at least")
-    match_px: float = Field(8.0, description="a star and its source are at most this far apart [px]")
-    residual_px: float = Field(4.0, description="rms of the stars about the transform, at most [px]")
-    least_stars: int = Field(8, description="stars that must be matched for a lock")
-    missing_stars: int = Field(3, description="stars of a CCD that may be missing")
-    rotation_deg: float = Field(2.0, description="rotation that is looked for, either sign [deg]")
-    scale: float = Field(0.02, description="difference of the scale from 1 that is looked for, either sign")
-    shift_px: float = Field(1000.0, description="shift that is looked for [px]")
-    stamp_radius: int = Field(20, description="half the side of a stamp, its centre left out [px]")
-    aperture_px: float = Field(10.0, description="radius of the aperture [px]")
-    saturation_adu: float = Field(
-        58000.0, description="signal from which a pixel counts as saturated: it may bleed [ADU]"
+    threshold: float = Field(10.0, gt=0, description="detection, standard deviations of 4 x 4 pixel means")
+    least_adu: float = Field(
+        30.0, ge=0, description="detection, ADU per pixel of 4 x 4 pixel means, at least"
     )
-    ring_px: float = Field(14.0, description="the level beside a spot is taken farther out than this [px]")
+    match_px: float = Field(8.0, gt=0, description="a star and its source are at most this far apart [px]")
+    residual_px: float = Field(4.0, gt=0, description="rms of the stars about the transform, at most [px]")
+    least_stars: int = Field(8, ge=3, description="stars that must be matched for a lock")
+    missing_stars: int = Field(3, ge=0, description="stars of a CCD that may be missing")
+    rotation_deg: float = Field(
+        2.0, ge=0, le=180, description="rotation that is looked for, either sign [deg]"
+    )
+    scale: float = Field(
+        0.02, ge=0, lt=1, description="difference of the scale from 1 that is looked for, either sign"
+    )
+    shift_px: float = Field(1000.0, ge=0, description="shift that is looked for [px]")
+    stamp_radius: int = Field(20, ge=3, description="half the side of a stamp, its centre left out [px]")
+    aperture_px: float = Field(10.0, gt=0, description="radius of the aperture [px]")
+    saturation_adu: float = Field(
+        58000.0, gt=0, description="signal from which a pixel counts as saturated: it may bleed [ADU]"
+    )
+    ring_px: float = Field(
+        14.0, gt=0, description="the level beside a spot is taken farther out than this [px]"
+    )
 
 
 class ShapeOptions(Options):
     """Gaussians fitted to the spots."""
 
-    stamp_radius: int = Field(20, description="half the side of a stamp, its centre left out [px]")
-    fit_radius: float = Field(12.0, description="pixels of the fit, or 4 sigma if that is more [px]")
-    aperture_px: float = Field(10.0, description="radius of the aperture [px]")
+    stamp_radius: int = Field(20, ge=3, description="half the side of a stamp, its centre left out [px]")
+    fit_radius: float = Field(12.0, gt=0, description="pixels of the fit, or 4 sigma if that is more [px]")
+    aperture_px: float = Field(10.0, gt=0, description="radius of the aperture [px]")
     saturation_adu: float = Field(
-        58000.0, description="signal from which a pixel counts as saturated: it may bleed [ADU]"
+        58000.0, gt=0, description="signal from which a pixel counts as saturated: it may bleed [ADU]"
     )
-    ring_px: float = Field(14.0, description="the level beside a spot is taken farther out than this [px]")
-    reject_sigma: float = Field(6.0, description="pixels farther from the model are left out (cosmic rays)")
+    ring_px: float = Field(
+        14.0, gt=0, description="the level beside a spot is taken farther out than this [px]"
+    )
+    reject_sigma: float = Field(
+        6.0, gt=0, description="pixels farther from the model are left out (cosmic rays)"
+    )
     largest_chi2: float = Field(
-        0.0, description="chi2 per degree of freedom beyond which a fit is bad; 0: none is"
+        0.0, ge=0, description="chi2 per degree of freedom beyond which a fit is bad; 0: none is"
     )
 
 
@@ -98,32 +110,40 @@ class PsfShapeOptions(ShapeOptions):
 class FocusOptions(Options):
     """Focus curves and focal plane."""
 
-    clip_sigma: float = Field(6.0, description="points farther from a focus curve are left out")
-    plane_clip_sigma: float = Field(4.0, description="spots farther from the focal plane are left out")
-    least_spots: int = Field(4, description="spots with a focus that a CCD must have")
-    effective_saturation: float = Field(55000.0, description="peak of a saturating spot above offset [ADU]")
+    clip_sigma: float = Field(6.0, gt=1, description="points farther from a focus curve are left out")
+    plane_clip_sigma: float = Field(4.0, gt=1, description="spots farther from the focal plane are left out")
+    least_spots: int = Field(4, ge=1, description="spots with a focus that a CCD must have")
+    effective_saturation: float = Field(
+        55000.0, gt=0, description="peak of a saturating spot above offset [ADU]"
+    )
 
 
 class FluxOptions(Options):
     """Brightness of the spots."""
 
-    effective_saturation: float = Field(55000.0, description="peak of a saturating spot above offset [ADU]")
-    max_fraction: float = Field(0.95, description="spots with a peak above this share of it are left out")
-    exposure_jitter: float = Field(2e-4, description="rms of the exposure, relative, added to the errors")
+    effective_saturation: float = Field(
+        55000.0, gt=0, description="peak of a saturating spot above offset [ADU]"
+    )
+    max_fraction: float = Field(
+        0.95, gt=0, le=1, description="spots with a peak above this share of it are left out"
+    )
+    exposure_jitter: float = Field(
+        2e-4, ge=0, description="rms of the exposure, relative, added to the errors"
+    )
 
 
 class PsfOptions(FluxOptions):
     """Size and shape against fluence, the detector's kernel."""
 
-    least_peak: float = Field(1000.0, description="spots with a fainter peak do not count [ADU]")
-    clip_sigma: float = Field(5.0, description="measurements farther from the line are left out")
+    least_peak: float = Field(1000.0, ge=0, description="spots with a fainter peak do not count [ADU]")
+    clip_sigma: float = Field(5.0, gt=1, description="measurements farther from the line are left out")
 
 
 class BayesOptions(Options):
     """Forward model of spots: optics, diffusion and pixels, with a posterior."""
 
-    stamp_radius: int = Field(10, description="half the side of the stamps of the model [px]")
-    widths: int = Field(7, description="points of the grid over the diffraction pattern's width")
+    stamp_radius: int = Field(10, ge=3, description="half the side of the stamps of the model [px]")
+    widths: int = Field(7, ge=3, description="points of the grid over the diffraction pattern's width")
     correct_bf: bool = Field(
         True, description="correct the stamps with the bf_kernel product, where one is named"
     )
@@ -133,11 +153,17 @@ class BayesOptions(Options):
 class CrosstalkOptions(Options):
     """Ghosts of bright spots in the other channels."""
 
-    source_adu: float = Field(250.0, description="pixels of a source above this are used [ADU]")
-    mask_grow: int = Field(5, description="victims' own sources are left out with so many pixels around them")
-    lags: int = Field(1, description="lags along the read-out that are fitted beside, to each side [px]")
-    largest_err: float = Field(1e-4, description="a coefficient with a larger error counts as not measured")
-    significance: float = Field(3.0, description="a coefficient beyond this many errors counts as seen")
+    source_adu: float = Field(250.0, gt=0, description="pixels of a source above this are used [ADU]")
+    mask_grow: int = Field(
+        5, ge=0, description="victims' own sources are left out with so many pixels around them"
+    )
+    lags: int = Field(
+        1, ge=0, description="lags along the read-out that are fitted beside, to each side [px]"
+    )
+    largest_err: float = Field(
+        1e-4, gt=0, description="a coefficient with a larger error counts as not measured"
+    )
+    significance: float = Field(3.0, gt=0, description="a coefficient beyond this many errors counts as seen")
 
 
 def pattern_data(test, chamber, detector) -> dict:

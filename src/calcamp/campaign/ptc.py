@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from calcamp.campaign.common import (
@@ -48,7 +50,9 @@ class PairOptions(Options):
         8, ge=2, le=16, description="covariances are measured to so many lags in both directions"
     )
     clip_sigma: float = Field(5.5, ge=4, description="clip of the difference images, sigma; corrected for")
-    max_flux_difference: float = Field(0.1, description="pairs whose fluxes differ by more are left out")
+    max_flux_difference: float = Field(
+        0.1, gt=0, description="pairs whose fluxes differ by more are left out"
+    )
     use_linearity: bool = Field(
         True, description="correct pixels by the linearity product, where one is named"
     )
@@ -57,16 +61,15 @@ class PairOptions(Options):
 class MetaOptions(Options):
     """Covariance model, turn-off, gain of tiles."""
 
-    noise: str = Field(
+    noise: Literal["overscan", "free"] = Field(
         "overscan",
-        pattern="^(overscan|free)$",
         description="overscan: the noise of the scans is one more measurement of the curve's noise; free: it is not",
     )
     model_b: bool | None = Field(
         None, description="coefficients b of Astier et al. 2019: yes, no, or only where the data ask for them"
     )
     max_level: float | None = Field(
-        None, description="ADU: no pair above is fitted; by default the turn-off decides"
+        None, gt=0, description="ADU: no pair above is fitted; by default the turn-off decides"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from calcamp.campaign.common import INJECTION_DELAYS, injection_gate1, injection_gate2
 from calcamp.campaign.core import CHECK, HK, Column, Family, Need, Options, Subtask, Test, prep
@@ -142,6 +142,10 @@ class BasicOptions(Options):
     max_column_noise: float = Field(
         2.0, gt=1, description="columns noisier than this, over the others, are left out"
     )
+
+    @model_validator(mode="after")
+    def _order(self):
+        return self.in_order("tau_min_us", "tau_max_us").in_order("serial_tau_min_us", "serial_tau_max_us")
 
 
 class MetaOptions(Options):

@@ -15,7 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
-from calcamp.config.errors import did_you_mean
+from calcamp.config.errors import ConfigError, did_you_mean
 from calcamp.config.shape import File, Name, Shape
 
 #: Names of limits, and what each one bounds. The limits file declares exactly these.
@@ -84,6 +84,17 @@ HK_KEY = re.compile(
     r"^(?:CCD[123]_(?:TEMP|OD|IG1)_[TB]|COMM_(?:RD|IG2)_[TB]|VID_PCB_TEMP_[TB]|(?:FPGA|RPSU)_[A-Z0-9_]+)$"
 )
 
+_FLAGS = """
+    SPW_STATUS_REG ProtOvRideFlg hkInvalidFlg SPI_Inh_n 3v3ProtErr 5vProtErr V3v3ProtCnt V5ProtCnt VccdErrFlg
+    VclkErrFlg VanErrFlg dacExeErr hkTmErr spwTmTOFlg spwTmRspErrFlg spwTcPktErrFlg adcBsyErrFlg CDPUClkSw hkRamErr
+    ADC_BSY_ERR_CNT pixelToErr spwStatus spwTmPtypeFlag TwoCmdsErr Out_of_range CDPUClkSt CDPUClkLost fpgaSpwErr
+    stTMRErrFlg hkTMRErrFlg stRamErr
+"""
+#: Flags and registers, which are compared with fixed values: no band can replace these.
+HK_FLAGS = frozenset(_FLAGS.split())
+#: Open ends of a house-keeping band, whose both ends are numbers: HK files and plots need them.
+OPEN = (-1e9, 1e9)
+
 #: What a limit can be relative to. The caller gives the value; how it is made is told in the limits file.
 REFERENCES = (
     "block_offset",
@@ -105,6 +116,10 @@ def canonical_name(name: str) -> str:
         return name
     if name in ALIASES:
         return ALIASES[name]
+    if name in HK_FLAGS:
+        raise ValueError(
+            f"{name} is compared with fixed values, expected a limit that has bounds; change it in the limits file"
+        )
     raise ValueError(f"unknown limit {name!r}; {did_you_mean(name, [*NAMES, *ALIASES])}")
 
 
@@ -126,6 +141,14 @@ def _as_mapping(value: object) -> object:
         raise ValueError(
             f"found {value!r}, expected [low, high], false, or a mapping with low and high; correct it"
         )
+    if isinstance(value, _HkMapping):
+        stray = [key for key in ("columns", "regions") if key in value]
+        if stray:
+            raise ValueError(
+                f"found {' and '.join(stray)}, expected low and high: house-keeping is judged over the whole test; "
+                f"take {' and '.join(stray)} out"
+            )
+        return dict(value)
     return value
 
 
@@ -187,13 +210,29 @@ def _no_doubles(overrides: dict) -> dict:
     return overrides
 
 
-Overrides = Annotated[dict[LimitName, Override], AfterValidator(_no_doubles)]
+class _HkMapping(dict):
+    """A mapping given for a house-keeping key, which `_as_mapping` holds to less: it does not see the key."""
+
+
+def _marked(overrides: object) -> object:
+    """`overrides` with the mappings of house-keeping keys marked."""
+    if not isinstance(overrides, dict):
+        return overrides
+    return {
+        name: _HkMapping(item)
+        if isinstance(name, str) and HK_KEY.match(name) and isinstance(item, dict)
+        else item
+        for name, item in overrides.items()
+    }
+
+
+Overrides = Annotated[dict[LimitName, Override], BeforeValidator(_marked), AfterValidator(_no_doubles)]
 
 
 def canonical_overrides(overrides: dict) -> dict[str, dict]:
     """Overrides by canonical name as plain data: only what was set."""
     plain = {}
-    for name, item in overrides.items():
+    for name, item in _marked(overrides).items():
         model = item if isinstance(item, LimitOverride) else LimitOverride.model_validate(_as_mapping(item))
         plain[canonical_name(name)] = model.model_dump(exclude_unset=True)
     return plain
@@ -546,8 +585,8 @@ class Limits(File):
         """House-keeping limits by key, in the order of the file.
 
         Absolute performance limits are left out (``performance`` is None) for warm tests. Overrides
-        named by a house-keeping key replace its performance band; safe limits are changed in the limits
-        file only.
+        named by a house-keeping key replace its performance band, an end that is not given is open; safe
+        limits are changed in the limits file only. ConfigError for a band in place of fixed values.
         """
         test = untagged(test)
         warm = warm or self.is_warm(test)
@@ -573,7 +612,7 @@ class Limits(File):
                 )
                 for origin, layer in layers:
                     if key in layer:
-                        limit = _hk_overridden(limit, group.performance.type, layer[key], origin)
+                        limit = _hk_overridden(limit, band.type, layer[key], origin)
                 found[key] = limit
         return found
 
@@ -583,7 +622,7 @@ class Limits(File):
 
     def override_faults(self, overrides: dict) -> dict[str, str]:
         """Names among `overrides` that this file cannot serve, with the reason."""
-        keys = {key for group in self.hk for key in group.keys}
+        keys = {key for group in self.hk for key in group.keys if key not in HK_FLAGS}
         return {
             name: did_you_mean(name, keys)
             for name in overrides
@@ -648,5 +687,13 @@ def _overridden(
 def _hk_overridden(limit: HkLimit, kind: str, change: dict, origin: str) -> HkLimit:
     if not change.get("applies", True):
         return replace(limit, performance=None, origin=origin)
-    band = Band(type=kind, low=change.get("low", -1e9), high=change.get("high", 1e9))
+    if kind == "identity":
+        raise ConfigError(
+            key=limit.key,
+            message=f"the {origin} file gives bounds, expected false: the key is compared with fixed values",
+            remedy="change it in the limits file",
+        )
+    low, high = change.get("low"), change.get("high")
+    low, high = OPEN[0] if low is None else low, OPEN[1] if high is None else high
+    band = Band(type=kind, low=low, high=high)
     return replace(limit, performance=band, source=f"{origin} file", origin=origin)

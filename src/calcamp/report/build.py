@@ -14,7 +14,11 @@ from pathlib import Path
 from calcamp.report.base import CCDS, Note, ReportData, Section
 
 #: Modules of this package that are not families.
-_NOT_FAMILIES = {"base", "build", "common", "figures", "lit", "pdf", "summary", "tables"}
+_NOT_FAMILIES = {
+    *("base", "build", "common", "figures", "lit", "pdf", "summary", "tables"),
+    *("custodian", "session"),  # reports of other things than a test
+    *("crosstalk", "psf"),  # parts of the family point
+}
 
 
 @dataclass
