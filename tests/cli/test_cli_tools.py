@@ -213,6 +213,30 @@ def test_merge_logs(tmp_path, calcamp, day):
     assert len((tmp_path / "two.txt").read_text().splitlines()) == 7
 
 
+def test_times_of_old_logs_survive_the_merge(tmp_path, calcamp):
+    """Before 6.3 exposure times were in ms: read once, they are seconds, also beside a log of today."""
+    from calcamp.data.explog import ExpLogWriter, read_explog
+
+    for obsid, (version, name) in enumerate({"6.1.0": "110319", "7.5.X": "120319"}.items(), 100):
+        row = {"ObsID": obsid, "date": f"{name}D071040T", "test": "BIAS01", "exptime": 2.5}
+        writer = ExpLogWriter(tmp_path / f"EXP_LOG_{name}.txt", version)
+        writer.write(
+            *(
+                {**row, "CCD": f"CCD{c}", "File_name": f"EUC_{obsid}_{name}D071040T_ROE1_CCD{c}"}
+                for c in (1, 2, 3)
+            )
+        )
+    (tmp_path / "old.txt").write_text("EXP_LOG_110319.txt\n")
+    assert calcamp("merge-logs", "-L", "old.txt", "-O", "one.txt").code == 0
+    assert {row["exptime"] for row in read_explog(tmp_path / "one.txt").rows} == {2.5}
+    (tmp_path / "both.txt").write_text("EXP_LOG_110319.txt\nEXP_LOG_120319.txt\n")
+    assert calcamp("merge-logs", "-L", "both.txt", "-O", "two.txt").code == 0
+    merged = read_explog(tmp_path / "two.txt")
+    assert [(row["ObsID"], row["exptime"]) for row in merged.rows] == [
+        (n, 2.5) for n in (100,) * 3 + (101,) * 3
+    ]
+
+
 def test_merge_reports(tmp_path, calcamp):
     from pypdf import PdfReader
 

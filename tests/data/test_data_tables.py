@@ -253,6 +253,14 @@ def test_join(tmp_path):
     )
 
 
+def test_join_of_a_table_cut_in_its_header_ends(tmp_path):
+    one = write_table(tmp_path / "1.ecsv", {"ccd": [1]})
+    cut = tmp_path / "2.ecsv"
+    cut.write_bytes(one.read_bytes()[:40])
+    with pytest.raises(InputError):
+        join_tables([one, cut], tmp_path / "out.ecsv")
+
+
 def test_join_of_nothing_measured_takes_the_other_type(tmp_path):
     one = write_table(tmp_path / "1.ecsv", {"t": [None]})
     two = write_table(tmp_path / "2.ecsv", {"t": ["text"]})

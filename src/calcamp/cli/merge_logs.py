@@ -35,6 +35,7 @@ def merge_logs(
 
     Example:  calcamp merge-logs data/12_Mar_19 data/13_Mar_19 -O EXP_LOG_NOSTROMO.txt
     """
+    from calcamp.data import elvis
     from calcamp.data.explog import find_explogs, read_explog
     from calcamp.data.files import InputError, write_atomic
 
@@ -60,7 +61,13 @@ def merge_logs(
     if not good:
         raise InputError("none of the logs can be read")
     log = read_explog(good, finished=True)
-    columns = [c for c in log.columns if not c.startswith("_")]
+    # Names of old versions have been read by the new ones, in their units: written too, they would tell the next
+    # reader that the times are still in ms.
+    columns = [
+        c
+        for c in log.columns
+        if not c.startswith("_") and (c in elvis.explog_columns() or not elvis.current_names(c))
+    ]
     lines = ["\t".join(columns), *("\t".join(_cell(row.get(c)) for c in columns) for row in log.rows)]
     write_atomic(output, "".join(line + "\r\n" for line in lines))
     for problem in log.problems:

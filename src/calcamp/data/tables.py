@@ -426,11 +426,13 @@ def _joined_text(paths: list[Path]) -> str | None:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             return None
+        if not text.endswith("\n"):
+            return None  # cut short
         end = 0
         while text.startswith("#", end):
             end = text.find("\n", end) + 1
         end = text.find("\n", end) + 1  # the line of the names
-        if not end or '\n"' in text or not text.endswith("\n") or (header or text[:end]) != text[:end]:
+        if not end or '\n"' in text or (header or text[:end]) != text[:end]:
             return None
         header = text[:end]
         bodies.append(text[end:])
