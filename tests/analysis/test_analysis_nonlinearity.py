@@ -300,3 +300,14 @@ def simulate_like(truth_):
     return nl.Frames(
         frames.time, frames.exptime, frames.group, frames.level, signal, frames.err, frames.spread
     )
+
+
+def test_a_pixel_without_value_stays_without():
+    from calcamp.analysis.nonlinearity import Correction
+
+    made = Correction.__new__(Correction)
+    object.__setattr__(made, "signal", np.array([0.0, 1000.0]))
+    object.__setattr__(made, "value", np.array([0.0, 10.0]))
+    out = made.apply(np.array([[np.nan, 500.0, -3.0]], np.float32))
+    assert np.isnan(out[0, 0])
+    assert out[0, 1:] == pytest.approx([495.0, -3.0])

@@ -1,3 +1,4 @@
+import math
 from datetime import date, datetime
 
 import pytest
@@ -68,3 +69,20 @@ def test_no_text_breaks_the_readers_of_names(text):
 @pytest.mark.parametrize("name", ["EXP_LOG_320119.txt", "EXP_LOG_120319.txt.bak", "EXP_LOG_merged.txt"])
 def test_names_that_are_not_logs(name):
     assert names.parse_explog_name(name) is None
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Europe/London", "America/New_York"])
+def test_seconds_do_not_depend_on_the_time_zone(zone, monkeypatch):
+    """On 31 March 2019 summer time began in London at 1 o'clock."""
+    import time
+
+    from calcamp.data.names import clock_seconds
+
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert clock_seconds("310319D023000T") - clock_seconds("310319D003000T") == 7200
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert all(math.isnan(clock_seconds(text)) for text in ("", "n/a", None))

@@ -109,7 +109,7 @@ class Correction:
         steps = np.arange(0.0, self.signal[-1] + 1.0)
         table = np.interp(steps, self.signal, self.value).astype(np.float32)
         # S changes by far less than 0.01 ADU from one ADU to the next.
-        index = np.clip(image + np.float32(0.5), 0, len(table) - 1).astype(np.int32)
+        index = np.nan_to_num(np.clip(image + np.float32(0.5), 0, len(table) - 1)).astype(np.int32)
         return image - table[index]
 
 

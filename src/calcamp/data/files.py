@@ -121,14 +121,22 @@ def replacing(path: Path | str, sync: bool = True):
         sync_folder(path.parent)
 
 
+def _umask() -> int:
+    """The user's umask. It can only be read by setting it: done once, before there are threads that write."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _umask()
+
+
 def _mode_for(path: Path) -> int:
     """Permissions of the file replaced, else those of a new file under the user's umask."""
     try:
         return path.stat().st_mode & 0o777
     except OSError:
-        mask = os.umask(0)
-        os.umask(mask)
-        return 0o666 & ~mask
+        return 0o666 & ~_UMASK
 
 
 def write_atomic(path: Path | str, content: bytes | str, sync: bool = True) -> Path:

@@ -44,6 +44,18 @@ def full_year(two_digits: int) -> int:
     return two_digits + (1900 if two_digits >= 69 else 2000)
 
 
+def clock_seconds(stamp: datetime | str | None) -> float:
+    """Seconds since 1970 on the acquisition's own clock, of a time or an ELVIS stamp; NaN when it is none.
+
+    Logs name no time zone: that of the computer where they are read, with its summer time, must not come in.
+    """
+    try:
+        moment = parse_stamp(stamp) if isinstance(stamp, str) else stamp
+        return (moment.replace(tzinfo=None) - datetime(1970, 1, 1)).total_seconds()
+    except (ValueError, AttributeError):
+        return float("nan")
+
+
 def parse_stamp(text: str) -> datetime:
     """Time of ``120319D071040T``; also ``120319D_071040T`` and a small d.
 

@@ -7,6 +7,7 @@ labels, and files are palette PNG of 120 dpi.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 from functools import lru_cache
@@ -566,16 +567,17 @@ def _moment(exposure: dict) -> float | None:
     """Start of an exposure, seconds, from ELVIS's stamp or ISO text; None when there is none."""
     from datetime import datetime
 
-    from calcamp.data.names import parse_stamp
+    from calcamp.data.names import clock_seconds
 
     log = exposure.get("log_row") if isinstance(exposure.get("log_row"), dict) else {}
     raw = exposure.get("time") or exposure.get("date") or log.get("date") or log.get("DATE")
-    for read in (parse_stamp, datetime.fromisoformat):
+    seconds = clock_seconds(str(raw))
+    if math.isnan(seconds):
         try:
-            return read(str(raw)).timestamp()
-        except Exception:  # not a stamp of this kind
-            continue
-    return None
+            seconds = clock_seconds(datetime.fromisoformat(str(raw)))
+        except ValueError:
+            return None
+    return seconds
 
 
 def abscissa(obsids: np.ndarray, times: dict[int, float]) -> np.ndarray:

@@ -19,12 +19,10 @@ def errs(names: str, unit: str) -> dict[str, str]:
 
 
 def seconds(exposure: runner.Exposure) -> float:
-    """Start of an exposure, s; differences only are meant (no wrap at midnight)."""
-    from calcamp.data.names import parse_stamp
+    """Start of an exposure, s, NaN without a date; differences only are meant (no wrap at midnight)."""
+    from calcamp.data.names import clock_seconds
 
-    date = exposure.values.get("date")
-    stamp = parse_stamp(date) if isinstance(date, str) else date
-    return stamp.timestamp() if stamp is not None else math.nan
+    return clock_seconds(exposure.values.get("date"))
 
 
 def linearity(ctx: runner.Context, ccd: int | None = None) -> dict:
