@@ -29,9 +29,9 @@ rule check:
         attempt=lambda wc: P.attempt(wc.test, "check", wc.ccd),
     shell:
         "{PY}.{params.step} {params.subtask} --manifest {input.manifest:q} --ccd {wildcards.ccd}"
-        " --options {params.job:q} --attempt {params.attempt:q} --into \"$(dirname {output:q})\" > {log:q} 2>&1"
+        ' --options {params.job:q} --attempt {params.attempt:q} --into "$(dirname {output:q})" > {log:q} 2>&1'
         " || {PY}.crashed --status $? --manifest {input.manifest:q} --ccd {wildcards.ccd}"
-        " --attempt {params.attempt:q} --into \"$(dirname {output:q})\" --log {log:q}"
+        ' --attempt {params.attempt:q} --into "$(dirname {output:q})" --log {log:q}'
 
 
 rule hk:
@@ -58,6 +58,6 @@ rule hk:
         attempt=lambda wc: P.attempt(wc.test, "hk"),
     shell:
         "{PY}.{params.step} {params.subtask} --manifest {input.manifest:q}"
-        " --options {params.job:q} --attempt {params.attempt:q} --into \"$(dirname {output:q})\" > {log:q} 2>&1"
+        ' --options {params.job:q} --attempt {params.attempt:q} --into "$(dirname {output:q})" > {log:q} 2>&1'
         " || {PY}.crashed --status $? --manifest {input.manifest:q}"
-        " --attempt {params.attempt:q} --into \"$(dirname {output:q})\" --log {log:q}"
+        ' --attempt {params.attempt:q} --into "$(dirname {output:q})" --log {log:q}'

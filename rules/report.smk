@@ -19,7 +19,7 @@ rule judge:
     params:
         digest=lambda wc: P.judging_digest(wc.test),
     shell:
-        "{PY}.judge --plan {PLANS:q}/{wildcards.test}.json --folder \"$(dirname {output[0]:q})\" > {log:q} 2>&1"
+        '{PY}.judge --plan {PLANS:q}/{wildcards.test}.json --folder "$(dirname {output[0]:q})" > {log:q} 2>&1'
 
 
 rule report:
@@ -38,7 +38,7 @@ rule report:
         mem_mb=1000,
         runtime=10,
     shell:
-        "{PY}.report --folder \"$(dirname {output[0]:q})\" > {log:q} 2>&1"
+        '{PY}.report --folder "$(dirname {output[0]:q})" > {log:q} 2>&1'
 
 
 # The last word on a test: the run ends with an error when a sub-task crashed, after its report was made.
@@ -69,7 +69,7 @@ rule summary:
     localrule: True
     threads: 1
     shell:
-        "{PY}.summary --results \"$(dirname {output:q})\" > {log:q} 2>&1"
+        '{PY}.summary --results "$(dirname {output:q})" > {log:q} 2>&1'
 
 
 # The whole session in one page, with the figures of all reports.
@@ -84,4 +84,4 @@ rule session_report:
     localrule: True
     threads: 1
     shell:
-        "{PY}.summary --results \"$(dirname {output:q})\" --session-report > {log:q} 2>&1"
+        '{PY}.summary --results "$(dirname {output:q})" --session-report > {log:q} 2>&1'
