@@ -63,6 +63,23 @@ def test_what_was_found_is_written_and_comments_stay(tmp_path):
     assert calcamp("validate", "D11.yaml", cwd=tmp_path).returncode == 0
 
 
+def test_limits_that_hold_a_whole_run_stay(tmp_path):
+    """The test was repeated: which run counts is the analyst's choice."""
+    from calcamp.campaign.core import find_test
+    from calcamp.config.lookup import load_chamber
+
+    text = "".join(SESSION.partition("tests:")[:2]) + "\n  BIAS02: {do: all, obsids: [17273, 17282]}\n"
+    make_workspace(tmp_path, text)
+    day = DayFolder(tmp_path / "data" / "12_Mar_19", first=17273)
+    for column in find_test("BIAS02").columns(load_chamber("B_NOSTROMO")) * 2:
+        day.expose({"frames": column.frames, "keys": column.keys}, "BIAS02", column.frames, files=False)
+    done = calcamp("obsids", "D11.yaml", "--write", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "OBSID 17273-17282" in done.stdout
+    assert "nothing to change" in done.stdout
+    assert (tmp_path / "D11.yaml").read_text() == text
+
+
 def test_a_test_that_is_not_there_is_not_written(tmp_path):
     make_workspace(tmp_path, SESSION)
     acquire(tmp_path, dark=False)

@@ -396,6 +396,16 @@ def test_hk_report(tmp_path, calcamp, day):
     )
     assert quiet.code == 0
     assert calcamp("hk-report", day.folder, "--since", "yesterday").code == 2
+    # nothing looked at is no all-clear
+    for span in (
+        ["--obsid", 9, 5],
+        ["--obsid", 5, 9],
+        ["--since", "2030-01-01"],
+        ["--since", "2019-03-13", "--until", "2019-03-11"],
+    ):
+        refused = calcamp("hk-report", day.folder, "--no-pdf", *span)
+        assert refused.code == 2, span
+        assert "periods out of limits" not in refused.out
     # with the files of single exposures: their means are drawn, and --obsid chooses the period
     for n in (0, 1):
         start = START + timedelta(seconds=10 * n)

@@ -149,11 +149,15 @@ def hk_report(
     if not day_folder.is_dir():
         raise InputError("no such folder", file=day_folder)
     first, last = obsid or (None, None)
+    if obsid and first > last:
+        raise InputError(f"--obsid {first} {last}", expected="first and last, in this order")
     watch = read_readings(day_folder)
     history = watch.history
     means = exposure_means(day_folder, first, last)
     if not history.n:
         raise InputError("no readings", file=day_folder, expected="master files HK_DD-MM-YY_ROE1_NN.txt")
+    if obsid and not means[0]:
+        raise InputError(f"no house-keeping file of OBSID {first} to {last}", file=day_folder)
     span = _span(means[0] if obsid else [], since, until)
     known = load_limits(limits).hk_limits()
     keys = [k for k in history.keys if not key or k in key]
@@ -167,6 +171,11 @@ def hk_report(
     inside = (history.times >= (start if start is not None else -np.inf)) & (
         history.times <= (end if end is not None else np.inf)
     )
+    if not inside.any():
+        first_time, last_time = _time(history.times.min()), _time(history.times.max())
+        raise InputError(
+            "no readings in this span", file=day_folder, expected=f"within {first_time} to {last_time}"
+        )
     times, values = history.times[inside], history.values[inside].astype(float)
     kinds, excess = bounds.judge(values), bounds.excess(values)
     rows = []

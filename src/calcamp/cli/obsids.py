@@ -24,7 +24,7 @@ def obsids(
 ) -> None:
     """Show the OBSIDs of each test in the EXP-LOG, and write them into the session file.
 
-    Only complete tests are written. Exit 1 when a test is not complete.
+    Only complete tests are written; limits that hold a complete run stay as they are. Exit 1 when a test is not complete.
 
     \b
     Example:  calcamp obsids config/sessions/D11.yaml
@@ -65,8 +65,11 @@ def collect(planned) -> dict[str, dict]:
         gate = planned.gate(name)
         own = item.entry.data is not None
         gate["folders"] = gate["folders"] if own else [str(p) for p in candidates(planned.session)]
-        gate["obsids"] = None
         look = look_at_log(gate, planned.structure(name))
+        if gate["obsids"] and not look.alignment.complete:
+            # Limits that hold no whole run of the test are wrong; those that do are the analyst's choice.
+            gate["obsids"] = None
+            look = look_at_log(gate, planned.structure(name))
         obsids = [logged.obsid for logged, _, _ in look.assigned]
         found[name] = {
             "frames": len(obsids),
