@@ -74,6 +74,10 @@ rule all:
         "<results>/summary.json",
         f"<results>/{P.results.root.name}_report.html",
         expand("<results>/{test}/.accepted", test=P.tests),
+        # Named here too, what was deleted is made again though all that came after it is there.
+        expand("<results>/{test}/verdict.json", test=P.tests),
+        expand("<results>/{test}/{test}_report.pdf", test=P.tests),
+        expand("<results>/{test}/{test}_report.html", test=P.tests),
 
 
 include: "rules/acquire.smk"

@@ -92,6 +92,20 @@ def test_a_new_limit_rejudges_and_measures_nothing(done):
     assert verdict(done, "BIAS01")["verdict"] == "fail"
 
 
+def test_a_report_that_was_deleted_is_made_again(done):
+    gone = [done / "results/D11/BIAS01/BIAS01_report.pdf", done / "results/D11/DARK01/verdict.json"]
+    for path in gone:
+        path.unlink()
+    jobs = planned_jobs((r := snakemake("-n", cwd=done)).stdout + r.stderr)
+    assert {n: c for n, c in jobs.items() if n in ("acquire", "check", "judge", "report")} == {
+        "judge": 1,
+        "report": 2,
+    }
+    run = calcamp("run", "D11.yaml", "-c2", "--quiet", "all", cwd=done)
+    assert run.returncode == 0, run.stderr
+    assert all(path.is_file() for path in gone)
+
+
 def test_a_new_gain_measures_nothing_again_in_adu(done):
     """Bias is measured in ADU: a gain is judged with, and the electrons of the verdict follow."""
     before = verdict(done, "BIAS01")["headline"]

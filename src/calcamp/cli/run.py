@@ -245,7 +245,7 @@ def _absent(planned) -> list[str]:
 
 def _is_whole(arguments: list[str]) -> bool:
     """Whether the options leave the targets alone: settings and profiles only. Others are not looked at."""
-    with_value = ("--profile", "--workflow-profile", "--jobs", "-j")
+    with_value = ("--profile", "--workflow-profile", "--jobs", "-j", "--quiet", "-q")
     return all(
         a in ("--config", "-C", *with_value) or "=" in a or before in with_value
         for before, a in zip(["", *arguments], arguments, strict=False)
